@@ -1,0 +1,235 @@
+"""The interfaces between the parts, and the one legend of shapes.
+
+Shapes, everywhere in the code:
+
+    B  batch        C  colour channels    T  frames           H  height           W  width
+                    Z  latent channels    t  latent frames    h  latent height    w  latent width
+    N  video tokens L  text tokens        D  model width      E  text width
+    G  heads        K  width per head     V  codebook entries
+
+Video is `(B, C, T, H, W)`, float in [-1, 1], inside; `(T, H, W, C)` uint8 on disk and in a `Clip`. It is converted once, at the edge.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from theseus_core.config import Config
+
+Consumes = Literal["pixels", "latents", "codes"]
+Progress = Callable[[int, int], None]  # (done, total)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Captions on their way into a generator.
+
+    Attributes:
+        mask: (B, L) bool, True for real tokens, False for padding.
+        ids: (B, L) int64 token numbers, what `TextEncoder.tokenize` gives.
+        embeddings: (B, L, E) float, what a text encoder makes of the ids.
+    """
+
+    mask: Tensor
+    ids: Tensor | None = None
+    embeddings: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Text:
+        return _to(self, device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the loader hands to `Trainable.losses`; a family reads what it needs.
+
+    Attributes:
+        video: (B, C, T, H, W) float in [-1, 1].
+        latents: (B, Z, t, h, w) float, normalised by the tokenizer.
+        text: the captions; `ids` where the text encoder is trained along, `embeddings` where they come from the cache.
+        captions: the B captions as words; "" where the caption was dropped for classifier-free guidance.
+    """
+
+    video: Tensor | None = None
+    latents: Tensor | None = None
+    text: Text | None = None
+    captions: Sequence[str] = ()
+
+    def to(self, device: torch.device | str) -> Batch:
+        return _to(self, device)
+
+
+def _to(record: Any, device: torch.device | str) -> Any:
+    moved = {}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, (Tensor, Text)):
+            moved[field.name] = value.to(device)
+    return replace(record, **moved)
+
+
+class Trainable(nn.Module, ABC):
+    """What the trainer asks of a family. The trainer knows nothing else about it."""
+
+    phases: ClassVar[tuple[str, ...]] = ("model",)  # a GAN declares ("discriminator", "generator")
+    config: Config
+
+    @abstractmethod
+    def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """Scalars of one step: "loss" is what is minimised, every other entry is logged.
+
+        Randomness comes from torch's global generator, which the trainer seeds from (seed, step, micro-step, rank).
+        """
+
+    def forward(self, batch: Batch, phase: str = "model") -> dict[str, Tensor]:
+        """`losses`, under the name that DistributedDataParallel and FSDP wrap."""
+        return self.losses(batch, phase)
+
+    def phase_parameters(self, phase: str) -> Iterable[tuple[str, nn.Parameter]]:
+        """Named parameters that `phase` updates; all of them unless a family has more than one phase."""
+        return self.named_parameters()
+
+    def shard_units(self) -> list[nn.Module]:
+        """The repeated blocks: units of FSDP sharding and of gradient checkpointing."""
+        return []
+
+    def set_gradient_checkpointing(self, on: bool) -> None:
+        """Recompute the activations of each block in the backward pass instead of keeping them."""
+        for unit in self.shard_units():
+            unit.gradient_checkpointing = on  # type: ignore[assignment]
+
+
+class TextEncoder(nn.Module, ABC):
+    """Words to vectors.
+
+    Attributes:
+        trained_along: True for the built-in encoder, whose parameters are trained with the generator; False for a frozen one.
+        width: E, the width of the embeddings.
+        max_tokens: L, the length captions are padded to.
+    """
+
+    config: Config
+    trained_along: bool
+    width: int
+    max_tokens: int
+
+    @abstractmethod
+    def tokenize(self, captions: Sequence[str]) -> Text:
+        """B captions to `Text(ids (B, L), mask (B, L))`, on the CPU; "" is a valid caption and means unconditional."""
+
+    @abstractmethod
+    def forward(self, text: Text) -> Text:
+        """`Text` with ids to the same `Text` with embeddings (B, L, E)."""
+
+    def encode(self, captions: Sequence[str]) -> Text:
+        """`forward(tokenize(captions))` on this module's device."""
+        device = next(self.parameters()).device
+        encoded: Text = self(self.tokenize(captions).to(device))
+        return encoded
+
+    def unknown_words(self, caption: str) -> list[str]:
+        """The words of a caption that this encoder has no vector for; none for encoders with an open vocabulary."""
+        return []
+
+
+class VideoTokenizer(Trainable):
+    """A video autoencoder. It owns the scale of its latents: what `encode` gives is ready for a generator.
+
+    Attributes:
+        produces: "latents", "codes" or "pixels".
+        latent_channels: Z.
+        time_factor, space_factor: how many frames and pixels a latent stands for; T = 1 + time_factor * k.
+    """
+
+    produces: Consumes
+    latent_channels: int
+    time_factor: int
+    space_factor: int
+
+    @abstractmethod
+    def encode(self, video: Tensor, chunk: int | None = None) -> Tensor:
+        """(B, 3, T, H, W) in [-1, 1] -> (B, Z, t, h, w): the posterior's mean, normalised per channel.
+
+        Args:
+            chunk: latent frames at a time, through the cache; None for all at once. The result is the same.
+
+        Raises:
+            TheseusError: T is not 1 + time_factor * k, or H or W is no multiple of space_factor.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+        """(B, Z, t, h, w) -> (B, 3, T, H, W); the inverse of `encode`, not clamped."""
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(Z, t, h, w) of a video of this size."""
+        f, s = self.time_factor, self.space_factor
+        return self.latent_channels, (frames - 1) // f + 1, height // s, width // s
+
+    @abstractmethod
+    def calibrate(self, videos: Iterable[Tensor]) -> None:
+        """Measure the per-channel mean and deviation of the latents over `videos` and keep them with the weights."""
+
+
+class Generator(Trainable):
+    """Text to latents (or pixels, or codes).
+
+    Attributes:
+        consumes: what kind of tokenizer it needs; any other is an error that names the right one.
+    """
+
+    consumes: Consumes
+
+    @abstractmethod
+    def sample(
+        self,
+        noise: Tensor,
+        text: Text,
+        negative: Text,
+        *,
+        steps: int,
+        guidance_scale: float,
+        sampler: str,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Noise (B, Z, t, h, w) and encoded text to latents of the same shape.
+
+        Args:
+            text: what is asked for, with embeddings (B, L, E).
+            negative: the unconditional or negative text, of the same shape.
+            guidance_scale: 1 for no guidance; the negative text is then not evaluated.
+
+        Raises:
+            TheseusError: the family has no such sampler; the hint names those it has.
+        """
+
+
+class Conditioned(Trainable):
+    """A generator together with the text encoder that is trained along with it: one thing for the trainer to train.
+
+    With a frozen encoder the loader brings embeddings from the cache, and the generator is trained alone.
+    """
+
+    def __init__(self, generator: Generator, text_encoder: TextEncoder) -> None:
+        super().__init__()
+        self.generator = generator
+        self.text_encoder = text_encoder
+        self.config = generator.config
+        self.phases = generator.phases  # type: ignore[misc]
+
+    def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        assert batch.text is not None
+        return self.generator.losses(replace(batch, text=self.text_encoder(batch.text)), phase)
+
+    def shard_units(self) -> list[nn.Module]:
+        return self.generator.shard_units()
+
+    @classmethod
+    def of(cls, generator: Generator, text_encoder: TextEncoder) -> Trainable | Self:
+        """What the trainer should train: both, or the generator alone where the encoder is frozen."""
+        return cls(generator, text_encoder) if text_encoder.trained_along else generator

@@ -1,0 +1,1 @@
+"""From files to batches: sources, decode, filters, resize, shards, loader; and the cache of latents and text."""

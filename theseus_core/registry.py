@@ -1,0 +1,112 @@
+"""Families by name. A family is a file: its name is the file's name, and nothing is registered anywhere else.
+
+Every family module defines
+    Config   its configuration, a `theseus_core.config.Config`
+    Model    its network, built as `Model(config)`
+    PRESETS  named differences from the configuration's defaults; "small" is what a user gets who asks for nothing
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from theseus_core.config import Config, Tree, dump, merge, validate
+from theseus_core.contracts import Generator, TextEncoder, VideoTokenizer
+from theseus_core.errors import TheseusError, nearest
+
+Group = Literal["tokenizers", "generators", "text"]
+
+
+def names(group: Group) -> list[str]:
+    """The families of a group, read off the file names: nothing is imported."""
+    folder = Path(__file__).parent / group
+    return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_"))
+
+
+def family(group: Group, name: str) -> Any:
+    """The module of a family.
+
+    Raises:
+        TheseusError: there is no such family.
+    """
+    if name not in names(group):
+        raise TheseusError(f"no such family in {group}: {name}", hint=nearest(name, names(group)))
+    return importlib.import_module(f"theseus_core.{group}.{name}")
+
+
+def configure(group: Group, name: str, preset: str = "small", changes: Tree | None = None) -> Config:
+    """The configuration of a family's preset, with changes laid over it.
+
+    Raises:
+        TheseusError: no such family, preset or key.
+    """
+    module = family(group, name)
+    if preset not in module.PRESETS:
+        raise TheseusError(f"{name} has no preset: {preset}", hint=nearest(preset, sorted(module.PRESETS)))
+    config: Config = validate(module.Config, merge(module.PRESETS[preset], changes or {}))
+    return config
+
+
+@overload
+def build(group: Literal["tokenizers"], name: str, preset: str = ..., changes: Tree | None = ...) -> VideoTokenizer: ...
+@overload
+def build(group: Literal["generators"], name: str, preset: str = ..., changes: Tree | None = ...) -> Generator: ...
+@overload
+def build(group: Literal["text"], name: str, preset: str = ..., changes: Tree | None = ...) -> TextEncoder: ...
+def build(group: Group, name: str, preset: str = "small", changes: Tree | None = None) -> nn.Module:
+    """A family's network with fresh weights.
+
+    >>> vae = build("tokenizers", "causal_vae", preset="debug")
+    """
+    model: nn.Module = family(group, name).Model(configure(group, name, preset, changes))
+    return model
+
+
+def save_part(module: nn.Module, group: Group, folder: Path) -> None:
+    """Write one part of a model folder: `config.json` and `model.safetensors`.
+
+    The caller writes whole model folders to a temporary name and renames them; see `pipeline.save_model`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = type(module).__module__.rsplit(".", 1)[-1]
+    described = {"group": group, "family": name, "config": dump(module.config)}  # type: ignore[arg-type]
+    (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+
+
+def load_part(folder: Path, group: Group) -> nn.Module:
+    """Read what `save_part` wrote: the network in evaluation mode, on the CPU.
+
+    Raises:
+        TheseusError: a file is missing or damaged, is of another group, or its weights do not fit its configuration.
+    """
+    path = folder / "config.json"
+    try:
+        described = json.loads(path.read_text())
+        found, name, tree = described["group"], described["family"], described["config"]
+        weights = load_file(folder / "model.safetensors")
+    except FileNotFoundError as error:
+        raise TheseusError(f"not a model folder, no such file: {error.filename or folder / 'model.safetensors'}") from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise TheseusError(f"damaged model folder: {path}", hint=str(error)) from error
+    except Exception as error:  # safetensors raises its own type, which is no subclass of anything narrower
+        raise TheseusError(f"damaged weights: {folder / 'model.safetensors'}", hint=str(error)) from error
+    if found != group:
+        raise TheseusError(f"expected a part of {group}, found one of {found}: {folder}")
+    module = family(group, name)
+    with torch.device("meta"):
+        model: nn.Module = module.Model(validate(module.Config, tree))
+    try:
+        model.load_state_dict(weights, strict=True, assign=True)
+    except RuntimeError as error:
+        raise TheseusError(f"the weights do not fit the configuration: {folder}", hint=str(error).splitlines()[-1].strip()) from error
+    return model.eval()
