@@ -1,0 +1,223 @@
+"""Clips as files: H.264, VP9, MPEG-4, GIF, or a folder of PNGs. The same clip gives the same bytes, whatever the machine's load."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import av.filter
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from theseus_core.data.clip import Clip
+from theseus_core.errors import TheseusError, nearest
+from theseus_core.files import replacing
+
+GIF_MAX_FPS = 50.0  # browsers play any frame shorter than 0.02 s at 0.1 s
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How one container is written: the encoders to try, the best first, with their options."""
+
+    container: str
+    encoders: dict[str, dict[str, str]]
+    even: bool  # 4:2:0 chroma in this codec needs even sizes
+    colorspace: Colorspace
+
+
+CODECS = {
+    ".mp4": Codec(
+        "mp4",
+        {"libx264": {"crf": "16", "preset": "medium"}, "mpeg4": {"qmin": "2", "qmax": "2"}},
+        even=True,
+        colorspace=Colorspace.ITU709,
+    ),
+    ".webm": Codec(
+        "webm",
+        {"libvpx-vp9": {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "2"}},
+        even=False,
+        colorspace=Colorspace.ITU709,
+    ),
+    ".avi": Codec(
+        "avi", {"mpeg4": {"qmin": "2", "qmax": "2"}}, even=True, colorspace=Colorspace.ITU601
+    ),  # players take an untagged avi for BT.601
+}
+ENDINGS = [*CODECS, ".gif"]
+
+
+def write(clip: Clip, path: Path) -> Path:
+    """Write a clip under the format that the name's ending asks for, a folder of PNGs where it has none.
+
+    The caption goes with it as the title (`comment` in a GIF, `Description` in a PNG).
+
+    Returns:
+        `path`.
+
+    Raises:
+        TheseusError: an ending that is not known, a size or a rate that the format cannot hold, no encoder, no room.
+    """
+    check(path, clip.frames.shape[1], clip.frames.shape[2], clip.fps)
+    assert clip.frames.dtype == np.uint8, clip.frames.dtype
+    assert clip.frames.ndim == 4, clip.frames.shape
+    assert len(clip.frames) > 0, "a clip without frames"
+    if path.is_dir() and (path.suffix or not all(file.suffix == ".png" for file in path.iterdir())):
+        raise TheseusError(f"there is a folder of other files by that name: {path}", hint="choose another name")
+    with replacing(path) as part:
+        _writer(path)(clip, part)
+    return path
+
+
+def check(path: Path, height: int, width: int, fps: float) -> None:
+    """Refuse at once what `write` could not do later.
+
+    Raises:
+        TheseusError: see `write`.
+    """
+    if path.suffix.lower() not in ["", *ENDINGS]:
+        raise TheseusError(
+            f"not a video format: {path.name}", hint=f"{nearest(path.suffix, ENDINGS)}, or no ending for a folder of PNGs"
+        )
+    if not 0 < fps <= 1000:
+        raise TheseusError(f"frames a second must be above 0 and at most 1000: {fps:g}")
+    if path.suffix.lower() == ".gif" and fps > GIF_MAX_FPS:
+        raise TheseusError(
+            f"a GIF plays at most {GIF_MAX_FPS:g} frames a second: {fps:g}", hint="lower --fps, or write .mp4 or .webm"
+        )
+    codec = CODECS.get(path.suffix.lower())
+    if codec and codec.even and (height % 2 or width % 2):
+        raise TheseusError(
+            f"{path.suffix} needs an even height and width: {height}x{width}", hint=".webm, .gif or PNGs take any size"
+        )
+
+
+def timing_note(path: Path, fps: float) -> str | None:
+    """What the user should know about the rate of this format, if anything: a GIF counts in hundredths of a second."""
+    delays = {end - start for start, end in itertools.pairwise(gif_times(101, fps))}
+    if path.suffix.lower() != ".gif" or len(delays) == 1:
+        return None
+    return f"a GIF counts in hundredths of a second: at {fps:g} frames a second they last {min(delays)} or {max(delays)} of them in turn"
+
+
+def gif_times(frames: int, fps: float) -> list[int]:
+    """When each frame begins, in hundredths of a second, so that rounding never adds up."""
+    return [round(100 * index / fps) for index in range(frames)]
+
+
+def _writer(path: Path) -> Callable[[Clip, Path], None]:
+    suffix = path.suffix.lower()
+    if not suffix:
+        return _write_pngs
+    return _write_gif if suffix == ".gif" else lambda clip, part: _write_stream(clip, part, CODECS[suffix])
+
+
+def _write_stream(clip: Clip, part: Path, codec: Codec) -> None:
+    encoder = next((name for name in codec.encoders if _can_encode(name)), None)
+    if encoder is None:
+        wanted = ", ".join(codec.encoders)
+        raise TheseusError(
+            f"this build of PyAV has no encoder for .{codec.container}: {wanted}", hint="write .gif or PNGs, or reinstall av"
+        )
+    options = {"fflags": "bitexact"} | ({"movflags": "faststart"} if codec.container == "mp4" else {})
+    with av.open(f"file:{part.absolute()}", "w", format=codec.container, options=options) as container:
+        container.metadata["title"] = clip.caption
+        stream = _stream(container, encoder, clip, codec)
+        scaler = VideoReformatter()
+        for array in clip.frames:
+            frame = scaler.reformat(
+                av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24"),
+                format="yuv420p",
+                dst_colorspace=codec.colorspace,
+                dst_color_range=ColorRange.MPEG,
+                interpolation=Interpolation.AREA,
+                threads=1,
+            )
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def _stream(container: av.container.OutputContainer, encoder: str, clip: Clip, codec: Codec) -> VideoStream:
+    options = codec.encoders[encoder] | {"flags": "+bitexact"}
+    stream = cast(VideoStream, container.add_stream(encoder, rate=Fraction(clip.fps).limit_denominator(1001), options=options))
+    stream.height, stream.width = clip.frames.shape[1:3]
+    stream.pix_fmt = "yuv420p"
+    context = stream.codec_context
+    context.thread_count = 1  # the bytes depend on the number of threads
+    context.color_range = ColorRange.MPEG
+    if codec.colorspace == Colorspace.ITU709:
+        context.colorspace = context.color_primaries = context.color_trc = int(Colorspace.ITU709)
+    return stream
+
+
+def _can_encode(name: str) -> bool:
+    try:
+        av.Codec(name, "w")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return True
+
+
+def _write_gif(clip: Clip, part: Path) -> None:
+    """One palette of 256 colours for the whole clip, made for it, and error-diffusion dithering."""
+    height, width = clip.frames.shape[1:3]
+    times = gif_times(len(clip.frames) + 1, clip.fps)
+    options = {"fflags": "bitexact", "final_delay": str(times[-1] - times[-2])}
+    with av.open(f"file:{part.absolute()}", "w", format="gif", options=options) as container:
+        stream = container.add_stream("gif", rate=100, options={"flags": "+bitexact"})
+        stream.height, stream.width, stream.pix_fmt = height, width, "pal8"
+        for frame, time in zip(_with_palette(clip), times[:-1], strict=True):
+            frame.pts, frame.time_base = time, Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    if clip.caption:
+        _add_gif_comment(part, clip.caption)
+
+
+def _with_palette(clip: Clip) -> Iterable[av.VideoFrame]:
+    graph = av.filter.Graph()
+    height, width = clip.frames.shape[1:3]
+    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=Fraction(1, 100))
+    split, palette, use = (
+        graph.add("split"),
+        graph.add("palettegen", "stats_mode=full"),
+        graph.add("paletteuse", "dither=sierra2_4a"),
+    )
+    sink = graph.add("buffersink")
+    source.link_to(split)
+    split.link_to(use, 0, 0)
+    split.link_to(palette, 1, 0)
+    palette.link_to(use, 0, 1)
+    use.link_to(sink)
+    graph.configure()
+    for index, array in enumerate(clip.frames):
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+        frame.pts, frame.time_base = index, Fraction(1, 100)
+        source.push(frame)
+    source.push(None)
+    for _ in clip.frames:
+        yield cast(av.VideoFrame, sink.pull())
+
+
+def _add_gif_comment(path: Path, text: str) -> None:
+    words = text.encode()
+    blocks = b"".join(bytes([len(block)]) + block for block in (words[i : i + 255] for i in range(0, len(words), 255)))
+    data = path.read_bytes()
+    assert data.endswith(b";"), "a GIF ends in its trailer"
+    path.write_bytes(data[:-1] + b"\x21\xfe" + blocks + b"\x00;")
+
+
+def _write_pngs(clip: Clip, part: Path) -> None:
+    part.mkdir()
+    digits = max(4, len(str(len(clip.frames) - 1)))
+    for index, array in enumerate(clip.frames):
+        notes = PngInfo()
+        notes.add_itxt("Description", clip.caption)
+        Image.fromarray(array).save(part / f"{index:0{digits}d}.png", pnginfo=notes)
