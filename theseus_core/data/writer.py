@@ -1,0 +1,139 @@
+"""Writing a prepared dataset: clips appended to chunks, and the moment at which all of it becomes a dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from theseus_core.config import Tree
+from theseus_core.data.clip import Clip
+from theseus_core.data.shards import CHUNK_SIZE, FORMAT, Dataset, Record, chunk_path, content_key, encode_frames, fingerprint
+from theseus_core.errors import TheseusError
+from theseus_core.files import remove, replacing, write_json
+
+PARTIAL = ".partial"  # the folder inside the output that holds all that is not finished
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a clip lies: chunk, number within it, first byte."""
+
+    chunk: int = 0
+    index: int = 0
+    offset: int = 0
+
+
+class ChunkWriter(AbstractContextManager["ChunkWriter"]):
+    """Appends encoded clips to `folder/chunks/`, a new file every `chunk_size` clips.
+
+    Args:
+        start: go on at this place; whatever lies behind it was never recorded and is cut off.
+    """
+
+    def __init__(self, folder: Path, chunk_size: int = CHUNK_SIZE, start: Place | None = None) -> None:
+        self.folder, self.chunk_size = folder, chunk_size
+        self.place = start or Place()
+        self._file: BinaryIO | None = None
+        (folder / "chunks").mkdir(parents=True, exist_ok=True)
+        for path in (folder / "chunks").glob("*.zst"):
+            if int(path.stem) > self.place.chunk or (self.place.offset == 0 and int(path.stem) == self.place.chunk):
+                path.unlink()
+
+    def append(self, data: bytes) -> Place:
+        """Write one encoded clip and say where it lies."""
+        if self.place.index == self.chunk_size:
+            self._close()
+            self.place = Place(self.place.chunk + 1)
+        if self._file is None:
+            self._file = self._open()
+        place = self.place
+        self._file.write(data)
+        self.place = Place(place.chunk, place.index + 1, place.offset + len(data))
+        return place
+
+    def sync(self) -> None:
+        """Have all that was appended on the disk."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def _open(self) -> BinaryIO:
+        file = open(chunk_path(self.folder, self.place.chunk), "ab")  # noqa: SIM115 - closed by _close
+        if file.tell() < self.place.offset:
+            raise TheseusError(f"an unfinished dataset lost bytes: {file.name}", hint=f"start anew: rm -r {self.folder}")
+        file.truncate(self.place.offset)
+        return file
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self.sync()
+            self._file.close()
+            self._file = None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+
+def publish(output: Path, records: Sequence[Record], rejected: Sequence[Tree], described: Tree) -> None:
+    """Turn `output/.partial/` into a finished dataset; may be interrupted anywhere and called again.
+
+    dataset.json comes last: without it there is no dataset, with it there is a whole one.
+
+    Args:
+        described: settings and counts; format, totals and fingerprint are added.
+    """
+    partial = output / PARTIAL
+    _write_lines(output / "clips.jsonl", [record.to_json() for record in records])
+    write_rejected(output, rejected)
+    for name in ("chunks", "contact_sheet.png"):
+        if (partial / name).exists():
+            os.replace(partial / name, output / name)
+    totals = {"clips": len(records), "frames": sum(r.frames for r in records), "bytes": sum(r.bytes for r in records)}
+    whole = {"format": FORMAT, **described, **totals, "fingerprint": fingerprint(records)}
+    write_json(output / "dataset.json", whole)
+    remove(partial)
+
+
+def write_rejected(output: Path, rejected: Sequence[Tree]) -> None:
+    _write_lines(output / "rejected.jsonl", [json.dumps(entry, ensure_ascii=False) for entry in rejected])
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    with replacing(path) as part:
+        part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def write_dataset(output: str | Path, clips: Iterable[Clip], settings: Tree, chunk_size: int = CHUNK_SIZE) -> Dataset:
+    """Write clips that were made, not found, as a prepared dataset; a clip seen before is left out.
+
+    Args:
+        clips: each with its caption; they are taken one at a time.
+        settings: what they were made with, for dataset.json.
+
+    Raises:
+        TheseusError: there is a dataset already, or there are no clips.
+    """
+    output = Path(output)
+    if (output / "dataset.json").exists():
+        raise TheseusError(f"there is a dataset already: {output}", hint="name another folder with -o")
+    remove(output / PARTIAL)
+    records: dict[str, Record] = {}
+    with ChunkWriter(output / PARTIAL, chunk_size) as writer:
+        for number, clip in enumerate(clips):
+            key = content_key(clip.frames)
+            if key not in records:
+                data = encode_frames(clip.frames)
+                place = writer.append(data)
+                frames, height, width, _ = clip.frames.shape
+                named = (key, f"{number:06d}", (clip.caption,), "table", frames, clip.fps, width, height)
+                records[key] = Record(*named, place.chunk, place.index, place.offset, len(data))
+    if not records:
+        raise TheseusError(f"no clips to write to: {output}")
+    publish(output, list(records.values()), [], {"settings": settings})
+    return Dataset.open(output)
