@@ -4,6 +4,8 @@ Every family module defines
     Config   its configuration, a `theseus_core.config.Config`
     Model    its network, built as `Model(config)`
     PRESETS  named differences from the configuration's defaults; "small" is what a user gets who asks for nothing
+and, where its weights are more than a state dictionary (a text encoder from a hub comes with its tokenizer's files),
+    save(model, folder), load(folder, config)
 """
 
 from __future__ import annotations
@@ -79,6 +81,9 @@ def save_part(module: nn.Module, group: Group, folder: Path) -> None:
     name = type(module).__module__.rsplit(".", 1)[-1]
     described = {"group": group, "family": name, "config": dump(module.config)}  # type: ignore[arg-type]
     (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    if hasattr(family(group, name), "save"):
+        family(group, name).save(module, folder)
+        return
     weights = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
 
@@ -89,24 +94,42 @@ def load_part(folder: Path, group: Group) -> nn.Module:
     Raises:
         TheseusError: a file is missing or damaged, is of another group, or its weights do not fit its configuration.
     """
+    name, tree = _described(folder, group)
+    module = family(group, name)
+    config = validate(module.Config, tree)
+    if hasattr(module, "load"):
+        loaded: nn.Module = module.load(folder, config)
+        return loaded.eval()
+    weights = _weights(folder / "model.safetensors")
+    with torch.device("meta"):
+        model: nn.Module = module.Model(config)
+    try:
+        model.load_state_dict(weights, strict=True, assign=True)
+    except RuntimeError as error:
+        raise TheseusError(
+            f"the weights do not fit the configuration: {folder}", hint=str(error).splitlines()[-1].strip()
+        ) from error
+    return model.eval()
+
+
+def _described(folder: Path, group: Group) -> tuple[str, Tree]:
     path = folder / "config.json"
     try:
         described = json.loads(path.read_text())
         found, name, tree = described["group"], described["family"], described["config"]
-        weights = load_file(folder / "model.safetensors")
     except FileNotFoundError as error:
-        raise TheseusError(f"not a model folder, no such file: {error.filename or folder / 'model.safetensors'}") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise TheseusError(f"not a model folder, no such file: {path}") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise TheseusError(f"damaged model folder: {path}", hint=str(error)) from error
-    except Exception as error:  # safetensors raises its own type, which is no subclass of anything narrower
-        raise TheseusError(f"damaged weights: {folder / 'model.safetensors'}", hint=str(error)) from error
     if found != group:
         raise TheseusError(f"expected a part of {group}, found one of {found}: {folder}")
-    module = family(group, name)
-    with torch.device("meta"):
-        model: nn.Module = module.Model(validate(module.Config, tree))
+    return name, tree
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
     try:
-        model.load_state_dict(weights, strict=True, assign=True)
-    except RuntimeError as error:
-        raise TheseusError(f"the weights do not fit the configuration: {folder}", hint=str(error).splitlines()[-1].strip()) from error
-    return model.eval()
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise TheseusError(f"not a model folder, no such file: {path}") from error
+    except Exception as error:  # safetensors raises its own type, which is no subclass of anything narrower
+        raise TheseusError(f"damaged weights: {path}", hint=str(error)) from error

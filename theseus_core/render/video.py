@@ -104,7 +104,7 @@ def timing_note(path: Path, fps: float) -> str | None:
     delays = {end - start for start, end in itertools.pairwise(gif_times(101, fps))}
     if path.suffix.lower() != ".gif" or len(delays) == 1:
         return None
-    return f"a GIF counts in hundredths of a second: at {fps:g} frames a second they last {min(delays)} or {max(delays)} of them in turn"
+    return f"a GIF counts in hundredths of a second: {fps:g} frames a second last {min(delays)} or {max(delays)} of them in turn"
 
 
 def gif_times(frames: int, fps: float) -> list[int]:

@@ -1,0 +1,60 @@
+"""Where to compute and in what precision: what `auto` means on this machine."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from theseus_core.errors import TheseusError, nearest
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """A device by name; `auto` takes cuda, then mps, then cpu.
+
+    Raises:
+        TheseusError: no such kind of device, or this machine has none.
+    """
+    kinds = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in kinds.items() if there))
+    kind, _, number = name.partition(":")
+    if kind not in kinds or (number and not number.isdigit()):
+        raise TheseusError(f"no such device: {name}", hint=nearest(kind, ["auto", *kinds]))
+    count = torch.cuda.device_count() if kind == "cuda" else int(kinds[kind])
+    if int(number or 0) >= count:
+        found = f"{count} found" if count else f"this machine, or this build of PyTorch ({torch.__version__}), has none"
+        raise TheseusError(f"no such device here: {name}", hint=f"{found}; `theseus doctor` says more")
+    return torch.device(name)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision to compute in; `auto` takes bf16 where it is fast, else fp32.
+
+    Raises:
+        TheseusError: no such precision, or one that the device computes only by emulation.
+    """
+    if name == "auto":
+        return torch.bfloat16 if has_fast_bf16(device) else torch.float32
+    if name not in DTYPES:
+        raise TheseusError(f"no such dtype: {name}", hint=nearest(name, ["auto", *DTYPES]))
+    if name == "fp16" and device.type == "cpu":
+        raise TheseusError(f"a CPU computes this dtype only by emulation, many times slower: {name}", hint="--dtype bf16 or fp32")
+    return DTYPES[name]
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies matrices in bf16 faster than in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        found = torch.cpu.get_capabilities()
+        return any(bool(found.get(feature)) for feature in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Matrix products in `dtype`, everything else as it is; the weights stay in fp32."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
