@@ -7,7 +7,8 @@ Shapes, everywhere in the code:
     N  video tokens L  text tokens        D  model width      E  text width
     G  heads        K  width per head     V  codebook entries
 
-Video is `(B, C, T, H, W)`, float in [-1, 1], inside; `(T, H, W, C)` uint8 on disk and in a `Clip`. It is converted once, at the edge.
+Video is `(B, C, T, H, W)`, float in [-1, 1], inside; `(T, H, W, C)` uint8 on disk and in a `Clip`. It is converted once, at the
+edge.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +65,11 @@ class Batch:
         return _to(self, device)
 
 
-def _to(record: Any, device: torch.device | str) -> Any:
-    moved = {}
+R = TypeVar("R", Text, Batch)
+
+
+def _to(record: R, device: torch.device | str) -> R:
+    moved: dict[str, Any] = {}
     for field in fields(record):
         value = getattr(record, field.name)
         if isinstance(value, (Tensor, Text)):
@@ -181,9 +185,11 @@ class Generator(Trainable):
 
     Attributes:
         consumes: what kind of tokenizer it needs; any other is an error that names the right one.
+        patch: the height and width of the latents must be multiples of it.
     """
 
     consumes: Consumes
+    patch: int = 1
 
     @abstractmethod
     def sample(

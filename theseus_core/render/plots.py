@@ -12,8 +12,8 @@ import numpy as np
 from theseus_core.errors import TheseusError
 from theseus_core.files import replacing
 
-HELD_OUT = "held_out/"  # a metric "loss" of training is "held_out/loss" on the clips kept aside
-NOT_METRICS = {"step", "epoch", "time", "seconds", "seed"}
+HELD_OUT = "eval/"  # a metric "loss" of training is "eval/loss" on the clips kept aside
+NOT_METRICS = {"step", "epoch", "seconds", "waiting", "eval/seconds"}
 TRAINING_COLOUR, HELD_OUT_COLOUR, GRID_COLOUR = "#3465a4", "#d9722e", "#e4e2dc"
 MAX_POINTS = 2000  # more than a panel has pixels
 
@@ -24,7 +24,8 @@ def curves(journal: Sequence[Mapping[str, Any]], path: Path, title: str = "") ->
     """Draw every number that a run has logged over its steps.
 
     Args:
-        journal: the lines of `metrics.jsonl`; each has a "step" and numbers, those of held-out clips under "held_out/<name>".
+        journal: the lines of `metrics.jsonl`; each has a "step" and numbers, those of held-out clips under "eval/<name>".
+            The line of step 0 says how the run computes, and is left out.
 
     Raises:
         TheseusError: there is nothing to draw.
@@ -35,14 +36,16 @@ def curves(journal: Sequence[Mapping[str, Any]], path: Path, title: str = "") ->
         raise TheseusError("the journal holds no numbers yet", hint="train a few steps first")
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # the canvas without a display, and no global state
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(4.4 * columns, 2.9 * rows + 0.4), dpi=110, layout="constrained", facecolor="white")
+    figure = Figure(
+        figsize=(4.4 * columns, 2.9 * rows + 0.4), dpi=110, layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1), facecolor="white"
+    )
     FigureCanvasAgg(figure)
     for index, name in enumerate(panels):
         _panel(figure.add_subplot(rows, columns, index + 1), name, series, last_row=index >= len(panels) - columns)
-    figure.get_layout_engine().set(h_pad=0.1, w_pad=0.1)  # type: ignore[union-attr]
     if title:
         figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
     with replacing(path) as part:
@@ -54,6 +57,8 @@ def read_series(journal: Sequence[Mapping[str, Any]]) -> Series:
     """Steps and values of every metric; a value that is no finite number is left out."""
     series: Series = {}
     for entry in journal:
+        if entry["step"] < 1:
+            continue
         for name, value in entry.items():
             if name in NOT_METRICS or isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 continue

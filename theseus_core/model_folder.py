@@ -1,0 +1,197 @@
+"""A model on disk: a folder with `model.json` and one folder for each part, safe to open and complete in itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+from torch import nn
+
+import theseus_core.bundled
+from theseus_core.config import Config, Tree, dump, validate
+from theseus_core.contracts import Consumes, Generator, TextEncoder, VideoTokenizer
+from theseus_core.errors import TheseusError, nearest
+from theseus_core.files import read_json, replacing, write_json
+from theseus_core.registry import Group, family, load_part, names, save_part
+
+FORMAT = 1
+GROUPS: dict[str, Group] = {"tokenizer": "tokenizers", "text_encoder": "text", "generator": "generators"}
+NOTHING_TRAINED = "theseus prep gifs/, then theseus train vae, then theseus train transformer; or name a model with --model"
+
+
+class Settings(Config):
+    """How a video is made unless the caller says otherwise; kept with the model, as it was trained."""
+
+    frames: int = Field(ge=1, description="T, number of frames")
+    height: int = Field(ge=1, description="H in pixels")
+    width: int = Field(ge=1, description="W in pixels")
+    fps: float = Field(gt=0, description="frames a second")
+    steps: int = Field(ge=1, description="evaluations of the generator")
+    guidance_scale: float = Field(ge=0, description="how strictly to follow the prompt; 1 for no guidance")
+    sampler: str = Field(description="the algorithm that turns noise into a video")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What `load_model` reads."""
+
+    tokenizer: VideoTokenizer
+    text_encoder: TextEncoder
+    generator: Generator
+    defaults: Settings
+
+
+def save_model(
+    folder: Path,
+    tokenizer: VideoTokenizer,
+    text_encoder: TextEncoder,
+    generator: Generator,
+    defaults: Settings,
+    made_by: Tree,
+) -> Path:
+    """Write a model folder under a temporary name and put it in place whole; an older one is replaced.
+
+    Args:
+        made_by: what it came from: dataset fingerprint, configuration, versions, seed.
+    """
+    check_match(generator, tokenizer)
+    parts = {"tokenizer": tokenizer, "text_encoder": text_encoder, "generator": generator}
+    return _save(folder, parts, {"defaults": dump(defaults), "made_by": made_by})
+
+
+def save_tokenizer(folder: Path, tokenizer: VideoTokenizer, made_by: Tree) -> Path:
+    """Write a model folder that holds a tokenizer and nothing else."""
+    return _save(folder, {"tokenizer": tokenizer}, {"made_by": made_by})
+
+
+def _save(folder: Path, parts: Mapping[str, nn.Module], described: Tree) -> Path:
+    with replacing(folder) as part:
+        for name, module in parts.items():
+            save_part(module, GROUPS[name], part / name)
+        families = {name: type(module).__module__.rsplit(".", 1)[-1] for name, module in parts.items()}
+        write_json(part / "model.json", {"format": FORMAT, "parts": families, **described})
+    return folder
+
+
+def load_model(folder: Path) -> Parts:
+    """Read what `save_model` wrote, in evaluation mode, on the CPU.
+
+    Raises:
+        TheseusError: something is missing, damaged, or does not fit together.
+    """
+    described = describe(folder)
+    if "generator" not in described["parts"]:
+        raise TheseusError(
+            f"this holds a tokenizer and no generator: {folder}", hint="theseus train transformer makes the other half"
+        )
+    tokenizer, text_encoder, generator = (load_part(folder / name, group) for name, group in GROUPS.items())
+    assert isinstance(tokenizer, VideoTokenizer)
+    assert isinstance(text_encoder, TextEncoder)
+    assert isinstance(generator, Generator)
+    check_match(generator, tokenizer)
+    return Parts(tokenizer, text_encoder, generator, validate(Settings, described["defaults"]))
+
+
+def load_tokenizer(path: str | Path) -> VideoTokenizer:
+    """The tokenizer of a run or of a model folder, in evaluation mode, on the CPU."""
+    folder = find_model(path)
+    describe(folder)
+    tokenizer = load_part(folder / "tokenizer", "tokenizers")
+    assert isinstance(tokenizer, VideoTokenizer)
+    return tokenizer
+
+
+def describe(folder: Path) -> Tree:
+    """`model.json` of a model folder.
+
+    Raises:
+        TheseusError: it is missing, damaged, or of a format that this version does not know.
+    """
+    described = read_json(folder / "model.json")
+    if not isinstance(described, dict) or not isinstance(described.get("parts"), dict):
+        raise TheseusError(f"damaged model folder: {folder / 'model.json'}")
+    if described.get("format") != FORMAT:
+        hint = f"this version reads format {FORMAT}; a newer Theseus may read it"
+        raise TheseusError(f"a model folder of another format: {described.get('format')}", hint=hint)
+    return described
+
+
+def check_match(generator: Generator, tokenizer: VideoTokenizer) -> None:
+    """Refuse a generator that cannot work on what the tokenizer makes.
+
+    Raises:
+        TheseusError: naming the tokenizers that would fit.
+    """
+    if generator.consumes != tokenizer.produces:
+        wanted = f"tokenizers that do: {', '.join(tokenizers_for(generator.consumes)) or 'none'}"
+        raise TheseusError(f"the generator needs {generator.consumes}, and the tokenizer makes: {tokenizer.produces}", hint=wanted)
+
+
+def tokenizers_for(kind: Consumes) -> list[str]:
+    """The families of tokenizers that produce this kind."""
+    return [name for name in names("tokenizers") if family("tokenizers", name).Model.produces == kind]
+
+
+def find_model(name: str | Path) -> Path:
+    """The model folder that a run, a model folder, a bundled name or a hub name stands for.
+
+    Raises:
+        TheseusError: there is none; the hint says what to run.
+    """
+    path = Path(name)
+    for folder in (path / "model", path):
+        if (folder / "model.json").is_file():
+            return folder
+    if path.is_dir():
+        raise TheseusError(
+            f"no model in this folder yet: {path}", hint="a run has one once its training has ended; start it again to go on"
+        )
+    if str(name) in bundled():
+        return Path(theseus_core.bundled.__path__[0]) / str(name)
+    if str(name).count("/") == 1 and not str(name).startswith((".", "/", "runs/")):
+        return _from_hub(str(name))
+    raise TheseusError(f"no such model: {name}", hint=nearest(str(name), bundled()) if bundled() else NOTHING_TRAINED)
+
+
+def default_model() -> str:
+    """The run in the current folder if there is one, else the bundled model.
+
+    Raises:
+        TheseusError: there is neither; the hint says what to run.
+    """
+    if (Path("runs/transformer/model") / "model.json").is_file():
+        return "runs/transformer"
+    if not bundled():
+        raise TheseusError("nothing is trained here, and no model came with the package: runs/transformer", hint=NOTHING_TRAINED)
+    return bundled()[0]
+
+
+def bundled() -> list[str]:
+    """Names of the models that came with the package."""
+    return sorted(path.parent.name for path in Path(theseus_core.bundled.__path__[0]).glob("*/model.json"))
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        hint = f"no folder of that name is here, and the hub could not be asked or has none: {' '.join(str(error).split())[:200]}"
+        raise TheseusError(f"no such model: {name}", hint=hint) from error
+    return Path(found)
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of everything that decides what a model makes: its weights and its configurations."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != "model.json":
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

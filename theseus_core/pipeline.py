@@ -1,0 +1,233 @@
+"""From words to a clip: the text encoder, the generator and the tokenizer, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from theseus_core import offload as offloading
+from theseus_core.config import merge, validate
+from theseus_core.contracts import Progress, Text
+from theseus_core.data.clip import Clip
+from theseus_core.device import autocast, pick_device, pick_dtype
+from theseus_core.errors import TheseusError
+from theseus_core.model_folder import Parts, Settings, find_model, load_model, load_tokenizer, save_model, save_tokenizer
+from theseus_core.quantize import check_mode
+from theseus_core.quantize import quantize as quantize_layers
+
+__all__ = ["Settings", "TextToVideo", "load_tokenizer", "save_model", "save_tokenizer", "starting_noise", "to_frames", "to_video"]
+
+P = TypeVar("P", bound=nn.Module)
+
+
+class TextToVideo:
+    """A model in memory, ready to generate.
+
+    Attributes:
+        tokenizer, text_encoder, generator: the parts, in evaluation mode.
+        defaults: the size, rate and sampling that the model was made for.
+        device, dtype: where it computes, and in what precision (by autocast: the weights stay in fp32).
+    """
+
+    def __init__(self, parts: Parts, device: torch.device, dtype: torch.dtype, offload: str = "none") -> None:
+        self.tokenizer, self.text_encoder, self.generator = parts.tokenizer, parts.text_encoder, parts.generator
+        self.defaults = parts.defaults
+        self.device, self.dtype, self.offload = device, dtype, offload
+        for part in (self.text_encoder, self.generator, self.tokenizer):
+            part.requires_grad_(False)
+        offloading.place([self.text_encoder, self.generator, self.tokenizer], self.generator, device, offload)
+
+    @classmethod
+    def load(
+        cls,
+        path_or_name: str | Path,
+        device: str = "auto",
+        dtype: str = "auto",
+        quantize: str = "none",
+        offload: str = "none",
+        compile: bool = False,
+    ) -> Self:
+        """Read a model.
+
+        Args:
+            path_or_name: a run, a model folder, the name of a bundled model, or of one on a hub.
+            quantize: none, int8, nf4 or fp4: the linear layers of generator and text encoder in fewer bits.
+            offload: none, model or layer: what stays in main memory while it is not at work.
+            compile: compile the generator's blocks at their first use.
+
+        Raises:
+            TheseusError: there is no such model, it is damaged, or this machine cannot do what is asked for.
+        """
+        where = pick_device(device)
+        precision = pick_dtype(dtype, where)
+        check_mode(quantize, where)
+        offloading.check(offload, where, compile, quantize)
+        parts = load_model(find_model(path_or_name))
+        if quantize != "none":
+            for part in (parts.generator, parts.text_encoder):
+                quantize_layers(part, quantize, where, precision)
+        if compile:
+            offloading.compile_units(parts.generator)
+        return cls(parts, where, precision, offload)
+
+    def settings(self, **changes: Any) -> Settings:
+        """The model's defaults with the changes that are not None, checked against what the model can do.
+
+        Raises:
+            TheseusError: a size or a number of frames that the model cannot make; the hint names the nearest that it can.
+        """
+        settings = validate(
+            Settings, merge(self.defaults.model_dump(), {key: value for key, value in changes.items() if value is not None})
+        )
+        every = self.tokenizer.time_factor
+        if (settings.frames - 1) % every:
+            low = settings.frames - (settings.frames - 1) % every
+            raise TheseusError(
+                f"this model makes 1 + {every} k frames, not: {settings.frames}", hint=f"--frames {low} or {low + every}"
+            )
+        multiple = self.size_multiple
+        if settings.height % multiple or settings.width % multiple:
+            height, width = (max(multiple, round(side / multiple) * multiple) for side in (settings.height, settings.width))
+            size = f"{settings.height}x{settings.width}"
+            raise TheseusError(
+                f"this model makes heights and widths that are multiples of {multiple}, not: {size}",
+                hint=f"--size {height}x{width}",
+            )
+        return settings
+
+    @property
+    def size_multiple(self) -> int:
+        """What heights and widths are multiples of, in pixels: the tokenizer's factor times the generator's patch."""
+        return self.tokenizer.space_factor * self.generator.patch
+
+    def generate(
+        self,
+        prompt: str,
+        seed: int = 0,
+        frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        fps: float | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        sampler: str | None = None,
+        negative_prompt: str = "",
+        latents: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Clip:
+        """Make one clip; what is None is taken from `defaults`. See `sample` for the rest."""
+        video = self.sample(
+            [prompt],
+            latents=latents,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            sampler=sampler,
+            seed=seed,
+            negative_prompt=negative_prompt,
+            frames=frames,
+            height=height,
+            width=width,
+            progress=progress,
+        )
+        return Clip(to_frames(video[0]), fps=self.settings(fps=fps).fps, caption=prompt)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        latents: Tensor | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        sampler: str | None = None,
+        seed: int | Sequence[int] = 0,
+        *,
+        negative_prompt: str = "",
+        frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Make a video of each prompt.
+
+        Args:
+            latents: the starting noise (B, Z, t, h, w), which then decides the size; else it is drawn from the seed.
+            seed: one for all prompts, or one for each. A video depends on its own prompt and seed alone, not on its batch.
+            negative_prompt: what guidance leads away from.
+            progress: called with (done, total) after each step.
+
+        Returns:
+            (B, C, T, H, W) float in [-1, 1], on the CPU.
+
+        Raises:
+            TheseusError: a size that the model cannot make, a sampler it does not have, or a result that is not a number.
+        """
+        assert prompts, "nothing to sample"
+        settings = self.settings(
+            steps=steps, guidance_scale=guidance_scale, sampler=sampler, frames=frames, height=height, width=width
+        )
+        noise = self._noise(settings, seed, len(prompts)) if latents is None else self._checked(latents, len(prompts))
+        with autocast(self.device, self.dtype):
+            text, negative = self._encode(list(prompts), negative_prompt)
+            made = self._at_work(self.generator).sample(
+                noise.to(self.device),
+                text,
+                negative,
+                steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                sampler=settings.sampler,
+                progress=progress,
+            )
+            video = self._at_work(self.tokenizer).decode(made).float().cpu()
+        if not video.isfinite().all():
+            raise TheseusError(
+                f"the model gave values that are not numbers, computing in: {str(self.dtype).removeprefix('torch.')}",
+                hint="try --dtype fp32 or a lower --guidance; if it stays, the training has diverged",
+            )
+        return video.clamp(-1, 1)
+
+    def _noise(self, settings: Settings, seed: int | Sequence[int], count: int) -> Tensor:
+        seeds = [seed] * count if isinstance(seed, int) else list(seed)
+        assert len(seeds) == count, f"{len(seeds)} seeds for {count} prompts"
+        return starting_noise(self.tokenizer.latent_shape(settings.frames, settings.height, settings.width), seeds)
+
+    def _checked(self, latents: Tensor, count: int) -> Tensor:
+        shape, patch = tuple(latents.shape), self.generator.patch
+        if len(shape) != 5 or shape[:2] != (count, self.tokenizer.latent_channels) or shape[3] % patch or shape[4] % patch:
+            want = f"({count}, {self.tokenizer.latent_channels}, t, h, w)" + (
+                f", h and w multiples of {patch}" if patch > 1 else ""
+            )
+            raise TheseusError(f"latents of a wrong shape: {shape}", hint=f"this model and these prompts take {want}")
+        return latents.float()
+
+    def _encode(self, prompts: list[str], negative_prompt: str) -> tuple[Text, Text]:
+        encoder = self._at_work(self.text_encoder)
+        text = encoder(encoder.tokenize(prompts).to(self.device))
+        return text, encoder(encoder.tokenize([negative_prompt] * len(prompts)).to(self.device))
+
+    def _at_work(self, part: P) -> P:
+        if self.offload == "model":
+            offloading.bring_alone(part, [self.text_encoder, self.generator, self.tokenizer], self.device)
+        return part
+
+
+def starting_noise(shape: tuple[int, ...], seeds: Sequence[int]) -> Tensor:
+    """Standard normal noise (B, *shape), each sample from its own seed alone, drawn on the CPU: the same on every machine."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds])
+
+
+def to_frames(video: Tensor) -> NDArray[np.uint8]:
+    """(C, T, H, W) in [-1, 1] -> (T, H, W, C) uint8, as a `Clip` holds them."""
+    pixels = (video.float().clamp(-1, 1) + 1) * 127.5
+    frames: NDArray[np.uint8] = pixels.round().to(torch.uint8).permute(1, 2, 3, 0).contiguous().cpu().numpy()
+    return frames
+
+
+def to_video(frames: NDArray[np.uint8]) -> Tensor:
+    """(T, H, W, C) uint8 -> (C, T, H, W) float in [-1, 1]; the inverse of `to_frames`."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2).float() / 127.5 - 1

@@ -1,0 +1,120 @@
+"""A frozen text encoder by its hub name or folder: CLIP, BERT, RoBERTa, GPT-2 or T5, through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import Field
+
+from theseus_core.config import Config as BaseConfig
+from theseus_core.contracts import Text, TextEncoder
+from theseus_core.errors import TheseusError
+
+CLASSES = {"clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel"} | {
+    "bert": "BertModel",
+    "roberta": "RobertaModel",
+    "gpt2": "GPT2Model",
+}
+
+
+class Config(BaseConfig):
+    """Configuration of `hub`."""
+
+    source: str = Field("openai/clip-vit-base-patch32", description="name on the hub, or a folder with the model and its tokenizer")
+    max_tokens: int = Field(64, ge=2, description="L, the length that captions are padded or cut to")
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    "small": {},
+    "clip": {},
+    "clip-large": {"source": "openai/clip-vit-large-patch14"},
+    "bert": {"source": "google-bert/bert-base-uncased"},
+    "roberta": {"source": "FacebookAI/roberta-base"},
+    "gpt2": {"source": "openai-community/gpt2"},
+    "t5": {"source": "google-t5/t5-base"},
+}
+
+
+class Model(TextEncoder):
+    """The `hub` family."""
+
+    config: Config
+    trained_along = False
+
+    def __init__(self, config: Config, folder: Path | None = None) -> None:
+        """Read the network and its tokenizer from `folder`, else from the config's source.
+
+        Raises:
+            TheseusError: it cannot be read or fetched, is of a kind not known here, or takes fewer tokens.
+        """
+        super().__init__()
+        self.config = config
+        self.words, self.network = _read(str(folder or config.source))
+        self.network.requires_grad_(False).eval()
+        self.width = int(self.network.config.hidden_size)
+        self.max_tokens = config.max_tokens
+        limit = min(self.words.model_max_length, getattr(self.network.config, "max_position_embeddings", None) or config.max_tokens)
+        if config.max_tokens > limit:
+            raise TheseusError(
+                f"{config.source} takes at most {limit} tokens, not: {config.max_tokens}", hint=f"max_tokens={limit}"
+            )
+        if self.words.pad_token is None:  # GPT-2 has none; what is padded is masked
+            self.words.pad_token = self.words.eos_token
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: it is frozen, and dropout would make its cache wrong."""
+        return super().train(False)
+
+    def tokenize(self, captions: Sequence[str]) -> Text:
+        coded = self.words(
+            list(captions),
+            padding="max_length",
+            truncation=True,
+            max_length=self.max_tokens,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        mask = coded["attention_mask"].bool()  # (B, L)
+        mask[:, 0] = True  # where no start token is added, "" would be masked as a whole
+        return Text(mask=mask, ids=coded["input_ids"])
+
+    @torch.no_grad()
+    def forward(self, text: Text) -> Text:
+        found = self.network(input_ids=text.ids, attention_mask=text.mask.long())
+        return Text(mask=text.mask, ids=text.ids, embeddings=found.last_hidden_state)  # (B, L, E)
+
+
+def save(model: Model, folder: Path) -> None:
+    """Keep the network (as safetensors) and its tokenizer's files with the model, so that no hub is asked again."""
+    model.network.save_pretrained(folder / "network")
+    model.words.save_pretrained(folder / "network")
+
+
+def load(folder: Path, config: Config) -> Model:
+    """Read what `save` wrote."""
+    return Model(config, folder / "network")
+
+
+def _read(source: str) -> tuple[Any, Any]:
+    """The tokenizer and the network of a folder or a hub name; weights from safetensors only, in fp32."""
+    import transformers  # seconds to import, and only for those who ask for it
+
+    try:
+        kind = transformers.AutoConfig.from_pretrained(source).model_type
+        if kind not in CLASSES:
+            raise TheseusError(f"no text encoder of a known kind: {source} ({kind})", hint=f"known: {', '.join(sorted(CLASSES))}")
+        words = transformers.AutoTokenizer.from_pretrained(source)
+        network = getattr(transformers, CLASSES[kind]).from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+    except (OSError, ValueError) as error:  # what transformers raises for a missing file, a bad name, no network
+        hint = (
+            f"a hub name such as google-t5/t5-base, or a folder with config.json, safetensors and tokenizer files: {_short(error)}"
+        )
+        raise TheseusError(f"cannot read the text encoder: {source}", hint=hint) from error
+    return words, network
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
