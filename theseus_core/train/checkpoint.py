@@ -1,0 +1,195 @@
+"""Checkpoints: whole or not there at all, checked when read, and never a pickle.
+
+checkpoints/step-000123/
+    model.safetensors  ema.safetensors  optimizer.safetensors
+    state.json         the step, what made the run, scalars of the optimizers, and the checksums of the files above
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from theseus_core.config import Tree
+from theseus_core.errors import TheseusError
+
+Tensors = dict[str, Tensor]
+Note = Callable[[str], None]
+PARTS = ("model", "ema", "optimizer")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk whose files are all there and undamaged."""
+
+    path: Path
+    state: Tree
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"])
+
+    def tensors(self, part: str) -> Tensors:
+        """The tensors of "model", "ema" or "optimizer" by name, on the CPU."""
+        return load_file(self.path / f"{part}.safetensors")
+
+
+def write_checkpoint(folder: Path, step: int, parts: dict[str, Tensors], state: Tree) -> Path:
+    """Write a checkpoint under a temporary name, make sure that it is on the disk, and rename it.
+
+    Args:
+        folder: `checkpoints`.
+        parts: the tensors of each of `PARTS`, on the CPU and contiguous.
+        state: JSON.
+
+    Raises:
+        TheseusError: it cannot be written; what is there already stays as it is.
+    """
+    final = folder / f"step-{step:06d}"
+    temporary = folder / f".writing-{final.name}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for part, tensors in parts.items():
+            save_file(_unshared(tensors), temporary / f"{part}.safetensors", metadata={"format": "pt"})
+        checksums = {part: _checksum(temporary / f"{part}.safetensors") for part in parts}
+        (temporary / "state.json").write_text(json.dumps({**state, "step": step, "checksums": checksums}, indent=1) + "\n")
+        for path in [*temporary.iterdir(), temporary]:
+            _to_disk(path)
+        if final.exists():  # a damaged one: a good one would have been resumed from
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+        _to_disk(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise TheseusError(f"cannot write the checkpoint: {final}", hint=_lost_nothing(folder, error)) from error
+    return final
+
+
+def _unshared(tensors: Tensors) -> Tensors:
+    """Tied weights are written once per name: safetensors refuses tensors that share memory."""
+    seen: set[int] = set()
+    unshared = {}
+    for name, tensor in tensors.items():
+        shared = tensor.untyped_storage().data_ptr() in seen
+        seen.add(tensor.untyped_storage().data_ptr())
+        unshared[name] = tensor.clone() if shared else tensor
+    return unshared
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lost_nothing(folder: Path, error: Exception) -> str:
+    kept = _newest_first(folder)
+    there = f"the last good checkpoint is {kept[0].name}" if kept else "there was none before it"
+    return f"{error}; {there}; make room and run the same command again to continue"
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def newest_checkpoint(folder: Path, note: Note = lambda message: None) -> Checkpoint | None:
+    """The newest undamaged checkpoint, or None where there is none yet; damaged ones are passed over with a note.
+
+    Raises:
+        TheseusError: there are checkpoints, and all of them are damaged.
+    """
+    paths = _newest_first(folder)
+    for path in paths:
+        try:
+            return open_checkpoint(path)
+        except TheseusError as error:
+            note(f"passing over a {error.message} ({error.hint})")
+    if paths:
+        raise TheseusError(
+            f"every checkpoint is damaged: {folder}", hint="start anew with --no-resume, or elsewhere with another -o"
+        )
+    return None
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint by its path, its files compared with their checksums.
+
+    Raises:
+        TheseusError: it is damaged, or no checkpoint.
+    """
+    try:
+        state = json.loads((path / "state.json").read_text())
+        for part in PARTS:
+            if _checksum(path / f"{part}.safetensors") != state["checksums"][part]:
+                raise TheseusError(f"damaged checkpoint: {path}", hint=f"{part}.safetensors is not what was written")
+        return Checkpoint(path, {**state, "step": int(state["step"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TheseusError(f"damaged checkpoint: {path}", hint=str(error)) from error
+
+
+def drop_old_checkpoints(folder: Path, keep: int, best: int | None = None) -> None:
+    """Leave the newest `keep` checkpoints and the one of step `best`."""
+    for path in _newest_first(folder)[keep:]:
+        if path.name != f"step-{best if best is not None else -1:06d}":
+            doomed = path.with_name(f".dropped-{path.name}")  # so that a half-deleted one is never taken for a checkpoint
+            os.replace(path, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+    for leftover in folder.glob(".*-step-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def forget_checkpoints(folder: Path) -> None:
+    """Remove every checkpoint, because the user starts the run anew."""
+    if folder.exists():
+        doomed = folder.with_name(f".dropped-{folder.name}")
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed)
+
+
+@contextmanager
+def sole_owner(folder: Path) -> Iterator[None]:
+    """Hold a run folder: two trainings in one would overwrite each other. The hold ends with the process, however it ends.
+
+    Raises:
+        TheseusError: another process holds it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise TheseusError(f"cannot write the run folder: {folder}", hint=error.strerror) from error
+    with file:
+        _lock(file.fileno(), folder)
+        yield
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows has none; there, the user must see to it
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise TheseusError(
+            f"another process is training in this folder: {folder}", hint="wait for it, or use another -o"
+        ) from error

@@ -1,0 +1,75 @@
+"""How a family is trained: every setting of the one trainer, described where it stands."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from theseus_core.config import Config
+
+# What may differ when a run is resumed: it decides how fast, where and how often, not what is learned. `steps` may grow.
+_WHERE = ("device", "threads", "deterministic", "compile", "gradient_checkpointing", "distributed")
+_HOW_OFTEN = ("steps", "checkpoint_every", "keep", "log_every", "evaluate_every")
+FREE = frozenset(_WHERE + _HOW_OFTEN)
+
+
+class TrainConfig(Config):
+    """Settings of `Trainer`. A setting that would have no effect is refused."""
+
+    steps: int = Field(1000, ge=1, description="optimizer steps in all; may be raised when a run is resumed, the schedule follows")
+    batch_size: int = Field(16, ge=1, description="clips a step, over all ranks and micro-steps")
+    accumulate: int = Field(1, ge=1, description="micro-steps a step: the batch goes through the network in this many pieces")
+    optimizer: Literal["muon", "adamw", "adamw8bit"] = Field(
+        "adamw", description="muon (matrices of the repeated blocks, AdamW for the rest), adamw, or adamw8bit (bitsandbytes)"
+    )
+    lr: float = Field(3e-4, gt=0, description="peak learning rate")
+    muon_lr_ratio: float = Field(
+        1.0, gt=0, description="Muon's learning rate in units of lr; its updates are scaled to AdamW's size"
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, description="decoupled weight decay of matrices and kernels; never of norms, biases, embeddings"
+    )
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's decay rates of the gradient's mean and square")
+    warmup: int = Field(100, ge=0, description="steps in which the learning rate grows from zero, at most a fifth of all steps")
+    schedule: Literal["constant-linear", "cosine", "constant"] = Field(
+        "constant-linear", description="after the warm-up: constant then linear to zero, cosine to zero, or constant"
+    )
+    decay: float = Field(0.2, gt=0, le=1, description="the last share of the steps in which constant-linear falls to zero")
+    clip: float = Field(1.0, ge=0, description="largest norm of the gradient, over all parameters of a phase; 0 for no clipping")
+    skip_limit: int = Field(10, ge=0, description="steps in a row that may be skipped for a gradient that is not finite")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, warmed up; 0 keeps the last weights instead")
+    dtype: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="what the network computes in, over fp32 weights; auto takes bf16 where the machine is fast at it"
+    )
+    seed: int = Field(0, ge=0, description="seed of every random draw of the training")
+    device: str = Field("auto", description="auto (cuda, then mps, then cpu), or a device such as cuda:1")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's own choice")
+    deterministic: bool = Field(True, description="only repeatable kernels, so that a resumed run is bit-identical on CUDA too")
+    compile: bool = Field(False, description="compile the network with torch.compile")
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, about a third slower"
+    )
+    distributed: Literal["auto", "ddp", "fsdp"] = Field(
+        "auto", description="under torchrun: ddp (a copy of the model on each rank) or fsdp (sharded); auto takes ddp"
+    )
+    checkpoint_every: int = Field(200, ge=1, description="steps from one checkpoint to the next; the last step always has one")
+    keep: int = Field(2, ge=1, description="how many checkpoints stay, besides the best")
+    best: str = Field("", description="the evaluation's score whose best checkpoint is kept too; -score where lower is better")
+    log_every: int = Field(10, ge=1, description="steps that a line of the journal averages over")
+    evaluate_every: int = Field(0, ge=0, description="steps from one evaluation to the next; 0 for one at the end")
+
+    @model_validator(mode="after")
+    def _refuse_what_has_no_effect(self) -> Self:
+        self._needs("muon_lr_ratio", self.optimizer == "muon", "optimizer muon")
+        self._needs("decay", self.schedule == "constant-linear", "schedule constant-linear")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1): {self.betas}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate: {self.accumulate}")
+        return self
+
+    def _needs(self, field: str, met: bool, condition: str) -> None:
+        value: Any = getattr(self, field)
+        if not met and value != type(self).model_fields[field].default:
+            raise ValueError(f"{field} has an effect only with {condition}: {value}")

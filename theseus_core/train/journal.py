@@ -1,0 +1,86 @@
+"""The journal of a run: `metrics.jsonl`, a line per logged step, flushed, and cut back to the checkpoint when a run resumes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+from theseus_core.errors import TheseusError
+
+Line = dict[str, Any]
+TIMES = frozenset({"seconds", "clips_per_second", "waiting", "eval/seconds"})  # what differs between two runs of the same command
+
+
+def read_journal(path: Path) -> list[Line]:
+    """The lines of a journal in order; a last line that was cut off is left out.
+
+    The first says where and how the run computes ("step" 0). The others hold "step" and scalars: averages over the steps since
+    the line before, those of a phase named `phase/loss` where there is more than one; an evaluation's are named `eval/score`.
+
+    Raises:
+        TheseusError: there is no such file.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise TheseusError(f"no journal of a training run: {path}", hint=error.strerror) from error
+    complete = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in complete.splitlines()]
+
+
+def without_times(line: Line) -> Line:
+    """A line less what a clock says."""
+    return {key: value for key, value in line.items() if key not in TIMES}
+
+
+class Journal:
+    """Writes a journal.
+
+    Args:
+        path: `metrics.jsonl`.
+        step: lines after this step are dropped, being about steps that will be done again; -1 drops all.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        kept = [line for line in read_journal(path) if line["step"] <= step] if path.exists() and step >= 0 else []
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(_encode(line) for line in kept))
+        os.replace(temporary, path)
+        self._file: TextIO = path.open("a")
+
+    def write(self, line: Line) -> None:
+        self._file.write(_encode(line))
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Make sure that what was written outlives a power cut."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _encode(line: Line) -> str:
+    """JSON has no NaN or infinity: such a value is left out."""
+    finite = {key: value for key, value in line.items() if not isinstance(value, float) or math.isfinite(value)}
+    return json.dumps(finite) + "\n"
+
+
+class Window:
+    """Averages over the steps since the last line. Its state is part of a checkpoint, so that a resumed run logs the same."""
+
+    def __init__(self, sums: dict[str, float] | None = None, steps: int = 0) -> None:
+        self.sums = dict(sums or {})
+        self.steps = steps
+
+    def add(self, values: dict[str, float]) -> None:
+        for key, value in values.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+        self.steps += 1
+
+    def means(self) -> dict[str, float]:
+        return {key: total / self.steps for key, total in self.sums.items()}

@@ -1,0 +1,411 @@
+"""The one trainer, for every family.
+
+`fit` > `train_step` > `forward_backward`: read them in this order. The trainer knows a model by the interface `Trainable` alone,
+and everything that a family must not care about is here once: accumulation, clipping, precision, averaged weights, schedules,
+checkpoints, distribution.
+
+A killed run, started again with the same command, ends bit-identical to one that was never killed: the data position is the step
+number, the random numbers are a function of it, and all else that changes is in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from theseus_core import __version__
+from theseus_core.config import Tree, dump
+from theseus_core.contracts import Batch, Trainable
+from theseus_core.errors import TheseusError, nearest
+from theseus_core.train import distributed
+from theseus_core.train.checkpoint import (
+    Checkpoint,
+    Note,
+    drop_old_checkpoints,
+    forget_checkpoints,
+    newest_checkpoint,
+    sole_owner,
+    write_checkpoint,
+)
+from theseus_core.train.config import FREE, TrainConfig
+from theseus_core.train.devices import choose_device, choose_dtype
+from theseus_core.train.ema import Ema
+from theseus_core.train.guards import StopRequest, explained, seed_everything, stop_requests, torch_settings
+from theseus_core.train.journal import Journal, Window
+from theseus_core.train.optim import Phase, build_phases, lr_factor
+from theseus_core.train.source import BatchSource, ahead
+from theseus_core.train.state import averaged_tensors, gathered, model_tensors, optimizer_tensors, restore, restore_optimizers
+
+Scores = dict[str, float]
+Evaluate = Callable[[Trainable, int], Scores]  # (model with the averaged weights, in eval mode; steps done) -> scores
+Progress = Callable[[int, int, Scores], None]  # (steps done, steps in all, the latest scalars)
+
+
+class Trainer:
+    """Trains a model, or goes on training it where the run folder says that it was interrupted.
+
+    Args:
+        model: fp32 weights, the same on every rank and in every start of the run.
+        source: the batches.
+        config: the settings; those outside `config.FREE` may not change when a run is resumed, and `steps` may only grow. The
+            schedule follows the new total: the run is then not the one that a longer training would have been from its start.
+        folder: the run folder; gets `config.json`, `metrics.jsonl` and `checkpoints/`.
+        evaluate: called without gradients on the main process; its scores go to the journal, and it may draw pictures.
+        progress: called after every step, on the main process.
+        note: called with a sentence for the user (resumed, a damaged checkpoint passed over), on the main process.
+        describe: JSON that says what is trained; written beside the settings, and compared when a run is resumed.
+        resume: False to drop the checkpoints and the journal that the folder holds and start anew.
+
+    Raises:
+        TheseusError: the settings cannot be met here.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        source: BatchSource,
+        config: TrainConfig,
+        folder: Path,
+        *,
+        evaluate: Evaluate | None = None,
+        progress: Progress | None = None,
+        note: Note | None = None,
+        describe: Tree | None = None,
+        resume: bool = True,
+    ) -> None:
+        self.model, self.source, self.config, self.folder = model, source, config, folder
+        self.evaluate, self.progress, self.resume = evaluate, progress, resume
+        self.world = distributed.find_world(config.distributed)
+        self.device = choose_device(config.device, self.world.local_rank)
+        self.dtype = choose_dtype(config.dtype, self.device)
+        self.note: Note = note if note is not None and self.world.is_main else lambda message: None
+        self.describe: Tree = json.loads(json.dumps(describe or {}))
+        self._refuse_what_cannot_be()
+        self.step = 0  # steps done
+        self.elapsed = 0.0  # seconds of training, over all starts
+        self.skipped: dict[str, int] = {}  # by phase: steps in a row whose gradient was not finite
+        self.best: Tree | None = None  # {"step", "score"} of the best evaluation
+        self.window = Window()
+        self._saved_at: int | None = None
+
+    def _refuse_what_cannot_be(self) -> None:
+        config, pieces = self.config, self.world.size * self.config.accumulate
+        if config.batch_size % pieces:
+            raise TheseusError(
+                f"the batch does not divide over {self.world.size} ranks x {config.accumulate} micro-steps: {config.batch_size}",
+                hint=f"the nearest that does: --batch-size {max(1, round(config.batch_size / pieces)) * pieces}",
+            )
+        if config.gradient_checkpointing and not self.model.shard_units():
+            raise TheseusError(
+                "this model has no repeated blocks for gradient_checkpointing", hint="leave gradient_checkpointing out"
+            )
+        if self.evaluate is None and (config.best or config.evaluate_every):
+            raise TheseusError("there is no evaluation in this training for `best` or `evaluate_every`", hint="leave them out")
+
+    # --- the training ---
+
+    def fit(self) -> Trainable:
+        """Train to the last step. Gives the model with the averaged weights, in evaluation mode.
+
+        Under FSDP that is a plain copy of the model, whole on each rank.
+
+        Raises:
+            TheseusError: the run folder belongs to other settings or data, or cannot be written; the loss is not finite; memory is
+                short; SIGINT or SIGTERM stopped the run. The last good checkpoint is untouched, and the same command goes on.
+        """
+        owned = sole_owner(self.folder) if self.world.is_main else _nothing()
+        with owned, torch_settings(self.config), distributed.connected(self.world, self.device), stop_requests() as stop:
+            self._build()
+            self._begin()
+            try:
+                self._train(stop)
+                return self._finished()
+            finally:
+                if self.journal is not None:
+                    self.journal.close()
+
+    def _train(self, stop: StopRequest) -> None:
+        steps = range(self.step, self.config.steps)
+        batches = ahead(self.source, steps, self.config.accumulate, self.world.rank, self.world.size)
+        for _ in steps:
+            began = time.perf_counter()
+            micro_batches = next(batches)
+            waited = time.perf_counter() - began
+            with explained():
+                values = self.train_step(micro_batches)
+            self._log(values, time.perf_counter() - began, waited)
+            if self._due(self.config.evaluate_every):
+                self._evaluate()
+            if self._due(self.config.checkpoint_every):
+                self._save()
+            if self._must_stop(stop):
+                batches.close()  # type: ignore[attr-defined]
+                self._stop()
+
+    def train_step(self, micro_batches: list[Batch]) -> Scores:
+        """One step of every phase: its scalars, averaged over micro-steps and ranks."""
+        factor = lr_factor(self.config, self.step)
+        values = {"lr": self.config.lr * factor}
+        for phase in self.phases:
+            prefix = f"{phase.name}/" if len(self.phases) > 1 else ""
+            values |= {prefix + key: value for key, value in self._phase_step(phase, micro_batches, factor).items()}
+        self.ema.update(self.step)
+        self.step += 1
+        return values
+
+    def _phase_step(self, phase: Phase, micro_batches: list[Batch], factor: float) -> Scores:
+        with phase.focused():
+            losses = [self.forward_backward(phase, micro, batch) for micro, batch in enumerate(micro_batches)]
+            values = self._mean(losses)
+            self._refuse_nan(values, phase)
+            values["grad_norm"] = phase.clip(self.config.clip)
+            if math.isfinite(values["grad_norm"]):
+                phase.step(factor)
+                self.skipped[phase.name] = 0
+            else:
+                self._skip(phase)
+        return values
+
+    def forward_backward(self, phase: Phase, micro: int, batch: Batch) -> dict[str, Tensor]:
+        """One micro-step: adds its share to the gradients, and gives its losses."""
+        last = micro == self.config.accumulate - 1
+        seed_everything(self.config.seed, phase.name, self.step, micro, self.world.rank)
+        with distributed.synchronized(self.wrapped, last):
+            with self.autocast():
+                losses: dict[str, Tensor] = self.wrapped(batch.to(self.device), phase.name)
+            (losses["loss"] / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
+        return {name: value.detach() for name, value in losses.items()}
+
+    def autocast(self) -> torch.autocast:
+        """The arithmetic of the training, for an evaluation that wants the same."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def _mean(self, losses: list[dict[str, Tensor]]) -> Scores:
+        names = sorted(losses[0])
+        stacked = torch.stack([torch.stack([each[name].float() for name in names]) for each in losses])  # (micro-steps, names)
+        means = distributed.mean_over_ranks(stacked.mean(dim=0), self.world)
+        return dict(zip(names, means.tolist(), strict=True))
+
+    def _refuse_nan(self, values: Scores, phase: Phase) -> None:
+        """Before the weights are touched."""
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken and not math.isfinite(values["loss"]):
+            term = next((name for name in broken if name != "loss"), "loss")
+            raise TheseusError(
+                f"the loss of phase {phase.name} is not finite at step {self.step + 1}, first in {term}: {values[term]}",
+                hint=f"try a lower --lr than {self.config.lr:g}; the last checkpoint is from before this step",
+            )
+
+    def _skip(self, phase: Phase) -> None:
+        self.skipped[phase.name] = in_a_row = self.skipped.get(phase.name, 0) + 1
+        self.note(f"step {self.step + 1}: the gradient of phase {phase.name} is not finite, the weights stay as they are")
+        if in_a_row > self.config.skip_limit:
+            raise TheseusError(
+                f"the gradient of phase {phase.name} was not finite in {in_a_row} steps in a row, up to step {self.step + 1}",
+                hint=f"try a lower --lr than {self.config.lr:g}, or --dtype fp32",
+            )
+
+    def _due(self, every: int) -> bool:
+        return self.step == self.config.steps or (every > 0 and self.step % every == 0)
+
+    # --- building, resuming, finishing ---
+
+    def _build(self) -> None:
+        model = self.model.to(self.device).train()
+        model.set_gradient_checkpointing(self.config.gradient_checkpointing)
+        self.spare = copy.deepcopy(model).cpu() if self.world.kind == "fsdp" else None
+        if self.config.compile:
+            model.compile()
+        with explained():
+            self.wrapped = distributed.wrap(model, self.world, self.device)
+        self.phases = build_phases(model, self.config, self.device)
+        self.ema = Ema(model, self.config.ema)
+
+    def _begin(self) -> None:
+        """Load the newest checkpoint if there is one, and open the journal where it left off."""
+        checkpoints = self.folder / "checkpoints"
+        if not self.resume and self.world.is_main:
+            forget_checkpoints(checkpoints)
+        distributed.barrier(self.world)
+        saved = newest_checkpoint(checkpoints, self.note)
+        if saved is not None:
+            self._refuse_other_run(saved.state)
+            self._load(saved)
+        self.journal: Journal | None = None
+        if self.world.is_main:
+            self.journal = Journal(self.folder / "metrics.jsonl", self.step if saved else -1)
+            if saved is None:
+                self.journal.write({"step": 0, **self._place()})
+            (self.folder / "config.json").write_text(json.dumps({**self._identity(), "runs_on": self._place()}, indent=2) + "\n")
+
+    def _identity(self) -> Tree:
+        return {"describe": self.describe, "train": dump(self.config), "fingerprint": self.source.fingerprint}
+
+    def _place(self) -> Tree:
+        """Where and how this process computes: the journal's first line."""
+        return {
+            "device": str(self.device),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "ranks": self.world.size,
+            "distributed": self.world.kind,
+            "threads": torch.get_num_threads(),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "optimizers": {label: _count(optimizer) for phase in self.phases for label, optimizer in phase.optimizers.items()},
+        }
+
+    def _refuse_other_run(self, state: Tree) -> None:
+        now = self._identity()
+        elsewhere = "to train with other settings, give another -o; to start this one anew, --no-resume"
+        for part in ("describe", "train"):
+            for key, old, new in _differences(state[part], now[part]):
+                if part == "describe" or key not in FREE:
+                    raise TheseusError(f"{self.folder} was trained with another {key}: {old}, now {new}", hint=elsewhere)
+        if state["fingerprint"] != now["fingerprint"]:
+            changed = f"{state['fingerprint']}, now {now['fingerprint']}"
+            raise TheseusError(f"the dataset is not the one that {self.folder} was trained on: {changed}", hint=elsewhere)
+        if state["step"] > self.config.steps:
+            raise TheseusError(f"{self.folder} is already beyond that many steps, at step {state['step']}: {self.config.steps}")
+
+    def _load(self, saved: Checkpoint) -> None:
+        restore(model_tensors(self.model), saved.tensors("model"))
+        restore(averaged_tensors(self.model, self.ema), saved.tensors("ema"))
+        restore(model_tensors(self.model), saved.tensors("model"))  # the buffers are in both, and those of the model count
+        restore_optimizers(self.phases, saved.tensors("optimizer"), saved.state["optimizer"])
+        state = saved.state
+        self.step = self._saved_at = saved.step
+        self.elapsed, self.skipped, self.best = state["elapsed"], state["skipped"], state["best"]
+        self.window = Window(**state["window"])
+        self.note(f"resuming {self.folder} after step {self.step} of {self.config.steps}")
+        if state["train"]["steps"] != self.config.steps:
+            self.note(f"the schedule now ends at step {self.config.steps}, not {state['train']['steps']}")
+
+    def _save(self) -> None:
+        if self._saved_at == self.step:
+            return
+        main = self.world.is_main
+        optimizer, scalars = optimizer_tensors(self.phases)
+        parts = {
+            "model": gathered(model_tensors(self.model), main),
+            "ema": gathered(averaged_tensors(self.model, self.ema), main),
+            "optimizer": gathered(optimizer, main),
+        }
+        if self.journal is not None:
+            self.journal.sync()
+            state = {**self._identity(), "versions": _versions(), "optimizer": scalars, "best": self.best, "elapsed": self.elapsed}
+            state |= {"skipped": self.skipped, "window": {"sums": self.window.sums, "steps": self.window.steps}}
+            write_checkpoint(self.folder / "checkpoints", self.step, parts, state)
+            drop_old_checkpoints(self.folder / "checkpoints", self.config.keep, self.best["step"] if self.best else None)
+        self._saved_at = self.step
+        distributed.barrier(self.world)
+
+    def _must_stop(self, stop: StopRequest) -> bool:
+        """The same answer on every rank, since a step takes all of them."""
+        asked = torch.tensor([float(stop.received)], device=self.device)
+        return distributed.mean_over_ranks(asked, self.world).item() > 0
+
+    def _stop(self) -> None:
+        self._save()
+        if self.step < self.config.steps:
+            raise TheseusError(
+                f"stopped on request after step {self.step} of {self.config.steps}, which is saved in: {self.folder}",
+                hint="the same command goes on from there",
+            )
+
+    def _finished(self) -> Trainable:
+        if self.spare is not None:
+            restore(model_tensors(self.spare), gathered(averaged_tensors(self.model, self.ema), keep=True))
+            return self.spare.to(self.device).eval()
+        self.ema.store()
+        return self.model.eval()
+
+    # --- the journal and the evaluation ---
+
+    def _log(self, values: Scores, seconds: float, waited: float) -> None:
+        self.elapsed += seconds
+        self.window.add({**values, "seconds": seconds, "waiting": waited})
+        if self.journal is not None and self._due(self.config.log_every):
+            line: dict[str, Any] = self.window.means()
+            line["clips_per_second"] = self.config.batch_size / line["seconds"]
+            line["waiting"] /= line["seconds"]
+            self.journal.write({"step": self.step, **line, "seconds": self.elapsed})
+        if self._due(self.config.log_every):
+            self.window = Window()
+        if self.progress is not None and self.world.is_main:
+            self.progress(self.step, self.config.steps, values)
+
+    def _evaluate(self) -> None:
+        """Score the averaged weights; a new best has its checkpoint."""
+        if self.evaluate is None:
+            return
+        improved = False
+        with self._averaged() as model:
+            if self.journal is not None:
+                began = time.perf_counter()
+                seed_everything(self.config.seed, "evaluate", self.step)
+                with torch.no_grad(), explained():
+                    scores = self.evaluate(model, self.step)
+                seconds = {"eval/seconds": time.perf_counter() - began}
+                self.journal.write({"step": self.step, **{f"eval/{key}": value for key, value in scores.items()}, **seconds})
+                improved = self._is_best(scores)
+        told = distributed.mean_over_ranks(torch.tensor([float(improved)], device=self.device), self.world)
+        if told.item() > 0:
+            self._save()
+
+    def _is_best(self, scores: Scores) -> bool:
+        name, sign = self.config.best.removeprefix("-"), -1 if self.config.best.startswith("-") else 1
+        if not name:
+            return False
+        if name not in scores:
+            raise TheseusError(f"the evaluation has no score of the name in `best`: {name}", hint=nearest(name, sorted(scores)))
+        better = self.best is None or sign * scores[name] > sign * self.best["score"]
+        if better:
+            self.best = {"step": self.step, "score": scores[name]}
+        return better
+
+    @contextmanager
+    def _averaged(self) -> Iterator[Trainable]:
+        """A plain model with the averaged weights, in evaluation mode."""
+        if self.spare is not None:
+            restore(model_tensors(self.spare), gathered(averaged_tensors(self.model, self.ema), keep=True))
+            yield self.spare.to(self.device).eval()
+            self.spare.cpu()
+            return
+        with self.ema.swapped_in():
+            self.model.eval()
+            try:
+                yield self.model
+            finally:
+                self.model.train()
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _count(optimizer: torch.optim.Optimizer) -> int:
+    return sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+
+
+def _versions() -> Tree:
+    return {"theseus": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _differences(old: Tree, new: Tree, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, old value, new value) wherever two trees differ, in the order of the new one."""
+    for key in [*new, *(key for key in old if key not in new)]:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key}", before, after
