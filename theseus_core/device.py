@@ -45,6 +45,11 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """`bf16` for `torch.bfloat16`, as `pick_dtype` takes it."""
+    return next(name for name, known in DTYPES.items() if known == dtype)
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether the device multiplies matrices in bf16 faster than in fp32."""
     if device.type == "cuda":

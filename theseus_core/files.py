@@ -26,12 +26,13 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(part)
-        yield part
-        _replace(part, path)
+        try:
+            yield part
+            _replace(part, path)
+        finally:
+            remove(part)
     except OSError as error:
         raise TheseusError(f"cannot write: {path}", hint=error.strerror or str(error)) from error
-    finally:
-        remove(part)
 
 
 def _replace(new: Path, path: Path) -> None:

@@ -174,6 +174,19 @@ def bundled() -> list[str]:
     return sorted(path.parent.name for path in Path(theseus_core.bundled.__path__[0]).glob("*/model.json"))
 
 
+def available(runs: Path) -> list[Tree]:
+    """A `summary` of every model in the runs of a folder, and of those that came with the package."""
+    found = [summary(str(path.parent.parent), path.parent) for path in sorted(runs.glob("*/model/model.json"))]
+    return found + [summary(name, find_model(name)) for name in bundled()]
+
+
+def summary(name: str, folder: Path) -> Tree:
+    """What a user asks first about a model: its parts, what it makes by default, how large it is."""
+    described = describe(folder)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {"name": name, "folder": str(folder), "parts": described["parts"], "defaults": described.get("defaults"), "bytes": size}
+
+
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -171,6 +171,8 @@ class TextToVideo:
         settings = self.settings(
             steps=steps, guidance_scale=guidance_scale, sampler=sampler, frames=frames, height=height, width=width
         )
+        if negative_prompt and settings.guidance_scale == 1:
+            raise TheseusError(f"a negative prompt has an effect only with guidance: {negative_prompt}", hint="--guidance above 1")
         noise = self._noise(settings, seed, len(prompts)) if latents is None else self._checked(latents, len(prompts))
         with autocast(self.device, self.dtype):
             text, negative = self._encode(list(prompts), negative_prompt)

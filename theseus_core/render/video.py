@@ -76,16 +76,20 @@ def write(clip: Clip, path: Path) -> Path:
     return path
 
 
+def check_ending(path: Path) -> None:
+    """Refuse a name whose ending is no format that can be written."""
+    if path.suffix.lower() not in ["", *ENDINGS]:
+        hint = f"{nearest(path.suffix, ENDINGS)}, or no ending for a folder of PNGs"
+        raise TheseusError(f"not a video format: {path.name}", hint=hint)
+
+
 def check(path: Path, height: int, width: int, fps: float) -> None:
     """Refuse at once what `write` could not do later.
 
     Raises:
         TheseusError: see `write`.
     """
-    if path.suffix.lower() not in ["", *ENDINGS]:
-        raise TheseusError(
-            f"not a video format: {path.name}", hint=f"{nearest(path.suffix, ENDINGS)}, or no ending for a folder of PNGs"
-        )
+    check_ending(path)
     if not 0 < fps <= 1000:
         raise TheseusError(f"frames a second must be above 0 and at most 1000: {fps:g}")
     if path.suffix.lower() == ".gif" and fps > GIF_MAX_FPS:
@@ -120,7 +124,7 @@ def _writer(path: Path) -> Callable[[Clip, Path], None]:
 
 
 def _write_stream(clip: Clip, part: Path, codec: Codec) -> None:
-    encoder = next((name for name in codec.encoders if _can_encode(name)), None)
+    encoder = next((name for name in codec.encoders if can_encode(name)), None)
     if encoder is None:
         wanted = ", ".join(codec.encoders)
         raise TheseusError(
@@ -157,7 +161,8 @@ def _stream(container: av.container.OutputContainer, encoder: str, clip: Clip, c
     return stream
 
 
-def _can_encode(name: str) -> bool:
+def can_encode(name: str) -> bool:
+    """Whether this build of PyAV has an encoder."""
     try:
         av.Codec(name, "w")
     except av.codec.codec.UnknownCodecError:

@@ -1,0 +1,162 @@
+"""Video files: what is written is what a player shows, in the same bytes each time."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from theseus_core.data.clip import Clip
+from theseus_core.errors import TheseusError
+from theseus_core.render.video import check, gif_times, timing_note, write
+
+ENDINGS = [".mp4", ".webm", ".avi", ".gif"]
+
+
+def moving_square(frames: int = 9, height: int = 32, width: int = 48, fps: float = 12.0) -> Clip:
+    """Flat colours that survive 4:2:0: a red square walks to the right over blue, on even pixels."""
+    pictures = np.zeros((frames, height, width, 3), np.uint8)
+    pictures[..., 2] = 200
+    for index in range(frames):
+        pictures[index, 8:24, 2 * index : 2 * index + 16] = (220, 30, 20)
+    return Clip(pictures, fps, 'a "red" square; walks = right, größer ✓')
+
+
+def read(path: Path) -> tuple[np.ndarray, list[float], dict[str, str]]:
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        return (
+            np.stack([frame.to_ndarray(format="rgb24") for frame in frames]),
+            [frame.time for frame in frames],
+            container.metadata,
+        )
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_every_frame_comes_back_at_its_time(tmp_path: Path, ending: str) -> None:
+    clip = moving_square()
+    frames, times, _ = read(write(clip, tmp_path / f"clip{ending}"))
+    assert frames.shape == clip.frames.shape
+    assert np.abs(frames.astype(int) - clip.frames).mean() < 3
+    step = 0.011 if ending == ".gif" else 0.002
+    assert times == pytest.approx([index / clip.fps for index in range(9)], abs=step)
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS, ""])
+def test_the_same_clip_gives_the_same_bytes(tmp_path: Path, ending: str) -> None:
+    def files(name: str) -> list[bytes]:
+        path = write(moving_square(), tmp_path / f"{name}{ending}")
+        return [file.read_bytes() for file in sorted(path.iterdir())] if path.is_dir() else [path.read_bytes()]
+
+    first = files("one")
+    assert first == files("two")
+    assert first == files("one")  # over the older one
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"one{ending}", f"two{ending}"]
+
+
+@pytest.mark.parametrize(("ending", "key"), [(".mp4", "title"), (".webm", "title"), (".avi", "title"), (".gif", "comment")])
+def test_the_caption_is_in_the_file(tmp_path: Path, ending: str, key: str) -> None:
+    clip = moving_square()
+    _, _, notes = read(write(clip, tmp_path / f"clip{ending}"))
+    assert {name.lower(): text for name, text in notes.items()}[key] == clip.caption
+
+
+def test_a_long_caption_fits_into_a_gif(tmp_path: Path) -> None:
+    clip = moving_square()
+    path = write(Clip(clip.frames, clip.fps, "word " * 200), tmp_path / "clip.gif")
+    with Image.open(path) as picture:
+        assert picture.n_frames == 9
+    assert len(read(path)[0]) == 9
+
+
+def test_flat_colours_are_exact_in_a_gif_and_in_pngs(tmp_path: Path) -> None:
+    clip = moving_square()
+    frames, _, _ = read(write(clip, tmp_path / "clip.gif"))
+    assert np.abs(frames.astype(int) - clip.frames).max() <= 4
+    folder = write(clip, tmp_path / "pngs")
+    loaded = []
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as picture:
+            loaded.append(np.asarray(picture))
+            assert picture.text["Description"] == clip.caption
+    assert np.array_equal(np.stack(loaded), clip.frames)
+
+
+def test_gif_delays_keep_the_rate_to_the_last_frame(tmp_path: Path) -> None:
+    clip = moving_square(frames=13, fps=24.0)
+    with Image.open(write(clip, tmp_path / "clip.gif")) as picture:
+        delays = []
+        for index in range(picture.n_frames):
+            picture.seek(index)
+            delays.append(picture.info["duration"])
+        assert picture.info["loop"] == 0
+    assert len(delays) == 13
+    assert sum(delays) == pytest.approx(13 * 1000 / 24, abs=10)
+    assert set(delays) == {40, 50}
+
+
+def test_what_a_gif_rounds_is_said() -> None:
+    assert timing_note(Path("a.gif"), 10) is None
+    assert timing_note(Path("a.mp4"), 24) is None
+    assert "24 frames a second last 4 or 5" in (timing_note(Path("a.gif"), 24) or "")
+    assert gif_times(5, 24) == [0, 4, 8, 12, 17]
+
+
+def test_colours_are_tagged_as_they_were_computed(tmp_path: Path) -> None:
+    for ending in (".mp4", ".webm"):
+        with av.open(str(write(moving_square(), tmp_path / f"clip{ending}"))) as container:
+            frame = next(container.decode(video=0))
+            assert (int(frame.colorspace), int(frame.color_range)) == (1, 1)  # BT.709, limited
+
+
+def test_odd_sizes(tmp_path: Path) -> None:
+    clip = Clip(moving_square().frames[:, :31, :45], 12.0)
+    for ending in (".webm", ".gif", ""):
+        write(clip, tmp_path / f"odd{ending}")
+    assert read(tmp_path / "odd.webm")[0].shape == clip.frames.shape
+    for ending in (".mp4", ".avi"):
+        with pytest.raises(TheseusError, match="even height and width: 31x45"):
+            write(clip, tmp_path / f"odd{ending}")
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("name", "fps", "message"),
+    [
+        ("clip.mov", 10, "not a video format: clip.mov"),
+        ("clip.gif", 60, "at most 50 frames a second: 60"),
+        ("clip.mp4", 0, "must be above 0"),
+        ("clip.mp4", float("nan"), "must be above 0"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(name: str, fps: float, message: str) -> None:
+    with pytest.raises(TheseusError, match=message):
+        check(Path(name), 32, 32, fps)
+
+
+def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter.txt").write_text("years of work")
+    with pytest.raises(TheseusError, match="folder of other files"):
+        write(moving_square(), folder)
+    assert (folder / "chapter.txt").read_text() == "years of work"
+
+
+def test_names_that_look_like_protocols_are_names(tmp_path: Path) -> None:
+    path = write(moving_square(), tmp_path / "concat:a|b.mp4")
+    assert path.stat().st_size > 0
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(TheseusError, match="cannot write"):
+        write(moving_square(), tmp_path / "file" / "clip.mp4")
+
+
+def test_one_frame_and_a_single_pixel_row(tmp_path: Path) -> None:
+    clip = Clip(moving_square(frames=1).frames, 10.0)
+    for ending in (*ENDINGS, ""):
+        write(clip, tmp_path / f"one{ending}")
+    assert len(read(tmp_path / "one.mp4")[0]) == 1

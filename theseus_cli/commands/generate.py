@@ -1,0 +1,160 @@
+"""`theseus generate`: words become a video, or many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from theseus_cli import console
+from theseus_cli.options import (
+    CompileOption,
+    DeviceOption,
+    DType,
+    DTypeOption,
+    Offload,
+    OffloadOption,
+    Quantize,
+    QuantizeOption,
+    SeedOption,
+    parse_size,
+)
+from theseus_core.errors import TheseusError
+
+if TYPE_CHECKING:
+    from theseus_core.pipeline import TextToVideo
+    from theseus_core.recipe import Recipe
+
+
+def generate(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT...", help="What the video should show.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A .mp4, .gif, .webm or .avi file, or a name without ending: a folder of PNGs, or of several videos.",
+            show_default="out.mp4, or out for several",
+        ),
+    ] = None,
+    prompts_file: Annotated[Path | None, typer.Option("--prompts", help="A text file with a prompt on each line.")] = None,
+    num_videos: Annotated[
+        int, typer.Option("--num-videos", min=1, help="Videos of each prompt, with seeds SEED, SEED + 1, ...")
+    ] = 1,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="A run, a model folder, a bundled or a hub name.", show_default="runs/transformer, else bundled"
+        ),
+    ] = None,
+    negative_prompt: Annotated[str, typer.Option("--negative-prompt", help="What to lead away from.", show_default=False)] = "",
+    seed: SeedOption = 0,
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps from noise to video.", show_default="the model's")] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", help="How strictly to follow the prompt; 1 is none.", show_default="the model's")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option("--sampler", help="The sampling algorithm.", show_default="the model's")] = None,
+    frames: Annotated[int | None, typer.Option("--frames", help="Number of frames.", show_default="the model's")] = None,
+    size: Annotated[str | None, typer.Option("--size", help="128, or HEIGHTxWIDTH: 480x720.", show_default="the model's")] = None,
+    fps: Annotated[float | None, typer.Option("--fps", help="Frames a second of the file.", show_default="the model's")] = None,
+    device: DeviceOption = "auto",
+    dtype: DTypeOption = DType.auto,
+    quantize: QuantizeOption = Quantize.none,
+    offload: OffloadOption = Offload.none,
+    compile: CompileOption = False,
+) -> None:
+    """Make a video of each prompt, and beside it a JSON file from which `theseus replay` makes it again."""
+    asked = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
+    several = len(asked) * num_videos > 1 or prompts_file is not None
+    target = choose_output(output, asked, several)
+    height, width = parse_size(size) if size else (None, None)
+    changes = {"frames": frames, "height": height, "width": width, "fps": fps, "steps": steps, "sampler": sampler}
+    changes |= {"guidance_scale": guidance}
+
+    from theseus_core.model_folder import default_model
+    from theseus_core.pipeline import TextToVideo
+    from theseus_core.recipe import Recipe, describe
+    from theseus_core.render.video import check
+
+    name = model or default_model()
+    pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile)
+    common = describe(pipe, name, pipe.settings(**changes), quantize.value, offload.value, compile)
+    recipes = [
+        Recipe(prompt=prompt, negative_prompt=negative_prompt, seed=seed + number, **common)
+        for prompt in asked
+        for number in range(num_videos)
+    ]
+    check(Path("0000.mp4") if several else target, recipes[0].height, recipes[0].width, recipes[0].fps)
+    introduce(pipe, recipes[0], asked)
+    if several:
+        make_all(pipe, recipes, target)
+    else:
+        make_one(pipe, recipes[0], target)
+    console.emit(target)
+
+
+def choose_output(output: Path | None, prompts: list[str], several: bool) -> Path:
+    """Where to write: a file for one video, a folder for several."""
+    if not prompts:
+        raise TheseusError("no prompt", hint='theseus generate "a waterfall" -o out.mp4, or --prompts FILE')
+    output = output or Path("out" if several else "out.mp4")
+    if several and output.suffix:
+        raise TheseusError(f"several videos go into a folder, and this names a file: {output}", hint=f"-o {output.with_suffix('')}")
+
+    from theseus_core.render.video import check_ending
+
+    check_ending(output)
+    return output
+
+
+def read_prompts(path: Path) -> list[str]:
+    """A prompt of each line that is not empty."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TheseusError(f"cannot read the prompts: {path}", hint=str(error)) from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise TheseusError(f"the file holds no prompts: {path}", hint="one on each line")
+    return prompts
+
+
+def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
+    """Say what works with what, and which words it cannot know."""
+    shape = f"{recipe.frames} frames of {recipe.height}x{recipe.width} at {recipe.fps:g} fps"
+    how = f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}"
+    console.say(f"model: {recipe.model} on {recipe.device} in {recipe.dtype}: {shape}, {how}")
+    for prompt in dict.fromkeys(prompts):
+        unknown = pipe.text_encoder.unknown_words(prompt)
+        if unknown:
+            console.warn(f"words that the model has never seen have no effect: {', '.join(unknown)} (in: {prompt})")
+
+
+def make_one(pipe: TextToVideo, recipe: Recipe, output: Path, label: str = "generating") -> None:
+    """Make one video and its sidecar."""
+    from theseus_core.recipe import is_uniform, make, write_sidecar
+    from theseus_core.render.video import timing_note, write
+
+    with console.progress(label) as advance:
+        clip = make(pipe, recipe, progress=advance)
+    if is_uniform(clip.frames):
+        console.warn(f"every frame is nearly one colour; the model is trained too little, or has diverged: {output}")
+    if note := timing_note(output, recipe.fps):
+        console.say(note)
+    write_sidecar(write(clip, output), recipe)
+
+
+def make_all(pipe: TextToVideo, recipes: list[Recipe], folder: Path) -> None:
+    """Make what is missing of `0000.mp4, 0001.mp4, ...`, and keep `index.jsonl` in step."""
+    from theseus_core.recipe import is_made, write_index
+
+    videos = [folder / f"{number:04d}.mp4" for number in range(len(recipes))]
+    there = [is_made(video, recipe) for video, recipe in zip(videos, recipes, strict=True)]
+    for number, (video, recipe) in enumerate(zip(videos, recipes, strict=True)):
+        if not there[number]:
+            make_one(pipe, recipe, video, label=f"{number + 1} of {len(recipes)}")
+        write_index(folder, videos[: number + 1], recipes[: number + 1])
+    console.say(f"{there.count(False)} made, {there.count(True)} were there already")

@@ -1,0 +1,174 @@
+"""A recipe: everything that a generated video was made from, kept beside it, and enough to make it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from theseus_core import __version__
+from theseus_core.config import Config, Tree, dump, validate
+from theseus_core.contracts import Progress
+from theseus_core.data.clip import Clip
+from theseus_core.device import dtype_name
+from theseus_core.errors import TheseusError
+from theseus_core.files import read_json, replacing, write_json
+from theseus_core.model_folder import Settings, find_model, fingerprint
+from theseus_core.pipeline import TextToVideo
+
+LIBRARIES = ["torch", "av", "numpy"]  # what the bytes of a video depend on, besides this package
+
+
+class Recipe(Config):
+    """What decides a video."""
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int = Field(ge=0)
+    frames: int
+    height: int
+    width: int
+    fps: float
+    steps: int
+    guidance_scale: float
+    sampler: str
+    model: str = Field(description="as it was named: a run, a folder, a bundled or a hub name")
+    model_hash: str = Field(description="`model_folder.fingerprint` of its weights and configurations")
+    device: str
+    dtype: str
+    quantize: str = "none"
+    offload: str = "none"
+    compile: bool = False
+
+
+class Sidecar(Config):
+    """The file beside a video: the recipe, what it gave, and with which versions."""
+
+    file: str
+    sha256: str = Field(description="of the video file, or of all PNGs one after the other")
+    recipe: Recipe
+    versions: dict[str, str]
+
+
+def describe(pipe: TextToVideo, model: str, settings: Settings, quantize: str, offload: str, compile: bool) -> Tree:
+    """The part of a recipe that the prompts and seeds of one start share."""
+    return settings.model_dump() | {
+        "model": model,
+        "model_hash": fingerprint(find_model(model)),
+        "device": str(pipe.device),
+        "dtype": dtype_name(pipe.dtype),
+        "quantize": quantize,
+        "offload": offload,
+        "compile": compile,
+    }
+
+
+def load(recipe: Recipe) -> TextToVideo:
+    """The pipeline that a recipe was made with.
+
+    Raises:
+        TheseusError: the model is not the one of the recipe, or the machine cannot do what the recipe did.
+    """
+    found = fingerprint(find_model(recipe.model))
+    if found != recipe.model_hash:
+        hint = "it was trained on, or is another; name the right one with --model"
+        raise TheseusError(f"the model has changed since (hash {recipe.model_hash} then, {found} now): {recipe.model}", hint=hint)
+    return TextToVideo.load(recipe.model, recipe.device, recipe.dtype, recipe.quantize, recipe.offload, recipe.compile)
+
+
+def make(pipe: TextToVideo, recipe: Recipe, progress: Progress | None = None) -> Clip:
+    """The clip that a recipe describes, by a pipeline loaded as the recipe says."""
+    return pipe.generate(
+        recipe.prompt,
+        seed=recipe.seed,
+        frames=recipe.frames,
+        height=recipe.height,
+        width=recipe.width,
+        fps=recipe.fps,
+        steps=recipe.steps,
+        guidance_scale=recipe.guidance_scale,
+        sampler=recipe.sampler,
+        negative_prompt=recipe.negative_prompt,
+        progress=progress,
+    )
+
+
+def sidecar_path(video: Path) -> Path:
+    """`out.mp4` -> `out.mp4.json`."""
+    return video.with_name(f"{video.name}.json")
+
+
+def write_sidecar(video: Path, recipe: Recipe) -> Path:
+    """Write the recipe beside a video that was made from it."""
+    sidecar = Sidecar(file=video.name, sha256=content_hash(video), recipe=recipe, versions=versions())
+    return write_json(sidecar_path(video), dump(sidecar))
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """Read what `write_sidecar` wrote.
+
+    Raises:
+        TheseusError: there is no such file, or it is something else.
+    """
+    tree: Tree = read_json(path)
+    if not isinstance(tree, dict) or "recipe" not in tree:
+        raise TheseusError(
+            f"not the sidecar of a generated video: {path}", hint="theseus generate writes one beside each: out.mp4.json"
+        )
+    return validate(Sidecar, tree)
+
+
+def is_made(video: Path, recipe: Recipe) -> bool:
+    """Whether the video is there already, whole, and made from this very recipe.
+
+    Raises:
+        TheseusError: what is there was made from another recipe, and is not to be overwritten.
+    """
+    path = sidecar_path(video)
+    if not video.exists() or not path.exists():
+        return False
+    sidecar = read_sidecar(path)
+    if sidecar.recipe != recipe:
+        raise TheseusError(f"made from another recipe, and not overwritten: {video}", hint="choose another folder with -o")
+    return sidecar.sha256 == content_hash(video)
+
+
+def write_index(folder: Path, videos: Sequence[Path], recipes: Sequence[Recipe]) -> Path:
+    """Write `index.jsonl`: file, prompt and seed of each video, a line each."""
+    rows = [
+        {"file": video.name, "prompt": recipe.prompt, "seed": recipe.seed} for video, recipe in zip(videos, recipes, strict=True)
+    ]
+    with replacing(folder / "index.jsonl") as part:
+        part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return folder / "index.jsonl"
+
+
+def content_hash(video: Path) -> str:
+    """sha256 of a file, or of the files of a folder in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(video.iterdir()) if video.is_dir() else [video]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of this package, of Python, and of the libraries that decide the bytes."""
+    found = {"theseus": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # installed without its metadata
+            found[name] = "unknown"
+    return found
+
+
+def is_uniform(frames: NDArray[np.uint8], least: float = 2.0) -> bool:
+    """Whether every frame is nearly one colour: its values spread by less than `least` of 255."""
+    return bool(frames.reshape(len(frames), -1, 3).std(axis=1).max() < least)
