@@ -175,6 +175,9 @@ class VideoTokenizer(Trainable):
         f, s = self.time_factor, self.space_factor
         return self.latent_channels, (frames - 1) // f + 1, height // s, width // s
 
+    def initialize(self, videos: Iterable[Tensor]) -> None:
+        """Fit, before training, what can be fitted in closed form to `videos` (B, 3, T, H, W); nothing by default."""
+
     @abstractmethod
     def calibrate(self, videos: Iterable[Tensor]) -> None:
         """Measure the per-channel mean and deviation of the latents over `videos` and keep them with the weights."""

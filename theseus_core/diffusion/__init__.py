@@ -1,0 +1,1 @@
+"""Noise schedules, samplers as plain functions over a callable, and guidance."""

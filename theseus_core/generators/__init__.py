@@ -1,0 +1,1 @@
+"""Generators: text to latents, one file a family."""

@@ -1,0 +1,1 @@
+"""Video autoencoders, one file a family."""

@@ -1,0 +1,66 @@
+"""Samplers: plain functions from noise to a clean clip over `predict(x, t) -> (x_0, noise)`.
+
+Every one of them makes exactly `len(times) - 1` predictions, `heun` twice as many less one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from theseus_core.contracts import Progress
+from theseus_core.diffusion.schedule import Schedule
+
+Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (x_t, t scalar) -> (x_0, noise)
+Sampler = Callable[[Predict, Tensor, Tensor, Schedule, Progress | None], Tensor]
+
+
+def ddim(predict: Predict, x: Tensor, times: Tensor, schedule: Schedule, progress: Progress | None = None) -> Tensor:
+    """DDIM with eta 0 (Song et al. 2020, eq. 12); on the straight path this is Euler's method."""
+    for i, (t, s) in enumerate(pairwise(times)):
+        clean, noise = predict(x, t)
+        x = schedule.alpha(s) * clean + schedule.sigma(s) * noise
+        _report(progress, i, times)
+    return x
+
+
+def heun(predict: Predict, x: Tensor, times: Tensor, schedule: Schedule, progress: Progress | None = None) -> Tensor:
+    """A DDIM step, then again with the mean of the predictions at both ends (Karras et al. 2022, algorithm 1)."""
+    for i, (t, s) in enumerate(pairwise(times)):
+        clean, noise = predict(x, t)
+        y = schedule.alpha(s) * clean + schedule.sigma(s) * noise
+        if s > 0:
+            clean_s, noise_s = predict(y, s)
+            y = schedule.alpha(s) * (clean + clean_s) / 2 + schedule.sigma(s) * (noise + noise_s) / 2
+        x = y
+        _report(progress, i, times)
+    return x
+
+
+def dpmpp_2m(predict: Predict, x: Tensor, times: Tensor, schedule: Schedule, progress: Progress | None = None) -> Tensor:
+    """DPM-Solver++ (2M) (Lu et al. 2022, algorithm 2): second order from the step before, first order at both ends."""
+    previous: Tensor | None = None
+    last_h = torch.zeros(())
+    for i, (t, s) in enumerate(pairwise(times)):
+        clean, _ = predict(x, t)
+        alpha_t, sigma_t, alpha_s, sigma_s = schedule.alpha(t), schedule.sigma(t), schedule.alpha(s), schedule.sigma(s)
+        decay = sigma_s * alpha_t / (alpha_s * sigma_t)  # exp(-h) with h the step in log(alpha / sigma); 0 where h is infinite
+        h = -decay.log()
+        target = clean
+        if previous is not None and s > 0 and torch.isfinite(last_h):
+            target = clean + h / (2 * last_h) * (clean - previous)
+        x = sigma_s / sigma_t * x + alpha_s * (1 - decay) * target
+        previous, last_h = clean, h
+        _report(progress, i, times)
+    return x
+
+
+SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "heun": heun}
+
+
+def _report(progress: Progress | None, i: int, times: Tensor) -> None:
+    if progress is not None:
+        progress(i + 1, len(times) - 1)

@@ -1,0 +1,28 @@
+"""Embeddings of scalars."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoidal(t: Tensor, width: int, period: float = 10_000.0) -> Tensor:
+    """(B,) times to (B, width): cosines, then sines, of geometrically spaced frequencies (Vaswani et al. 2017)."""
+    frequency = torch.exp(-math.log(period) * torch.arange(width // 2, device=t.device) / (width // 2))
+    angle = t.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """(B,) times in [0, 1] to (B, out): the sinusoid of a thousand t through two linear layers."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.width = width
+        self.layers = nn.Sequential(nn.Linear(width, out), nn.SiLU(), nn.Linear(out, out))
+
+    def forward(self, t: Tensor) -> Tensor:
+        embedded: Tensor = self.layers(sinusoidal(1000 * t, self.width))
+        return embedded

@@ -1,0 +1,101 @@
+"""The built-in text encoder: words of the dataset's own captions through a small transformer, trained along with the generator."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from theseus_core.config import Config as BaseConfig
+from theseus_core.contracts import Text, TextEncoder
+from theseus_core.nn.attention import Attention
+
+PADDING, START, UNKNOWN = range(3)  # the first token numbers; words follow
+
+
+class Config(BaseConfig):
+    """Configuration of `builtin`."""
+
+    vocabulary: tuple[str, ...] = Field((), description="the words it knows; token number 3 is the first of them")
+    width: int = Field(256, ge=8, description="E, width of the embeddings")
+    layers: int = Field(2, ge=0, description="transformer layers")
+    heads: int = Field(4, ge=1, description="attention heads; must divide `width`")
+    max_tokens: int = Field(32, ge=2, description="L, the first token included; longer captions are cut")
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    "debug": {"width": 32, "layers": 1, "heads": 2, "max_tokens": 8},
+    "small": {},
+}
+
+
+def words(caption: str) -> list[str]:
+    """Lower-case words and numbers of a caption; punctuation is dropped, apostrophes and inner hyphens stay.
+
+    >>> words("A red-hot circle, moving up.")
+    ['a', 'red-hot', 'circle', 'moving', 'up']
+    """
+    return re.findall(r"\w+(?:['’-]\w+)*", caption.lower())
+
+
+def vocabulary_of(captions: Iterable[str], at_least: int = 1) -> tuple[str, ...]:
+    """The words that occur `at_least` times, the commonest first, ties by the alphabet: a function of the captions alone."""
+    counts = Counter(word for caption in captions for word in words(caption))
+    return tuple(sorted((word for word, n in counts.items() if n >= at_least), key=lambda word: (-counts[word], word)))
+
+
+class Layer(nn.Module):
+    """A pre-norm transformer layer."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), mask=mask)
+        out: Tensor = x + self.down(F.gelu(self.up(self.mlp_norm(x)), approximate="tanh"))
+        return out
+
+
+class Model(TextEncoder):
+    """The `builtin` encoder."""
+
+    config: Config
+    trained_along = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.width, self.max_tokens = config.width, config.max_tokens
+        self.numbers = {word: 3 + i for i, word in enumerate(config.vocabulary)}
+        self.words = nn.Embedding(3 + len(config.vocabulary), config.width, padding_idx=PADDING)
+        self.positions = nn.Parameter(torch.randn(config.max_tokens, config.width) * 0.02)
+        self.layers = nn.ModuleList(Layer(config.width, config.heads) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+
+    def tokenize(self, captions: Sequence[str]) -> Text:
+        ids = torch.full((len(captions), self.max_tokens), PADDING)
+        for row, caption in zip(ids, captions, strict=True):
+            known = [START, *(self.numbers.get(word, UNKNOWN) for word in words(caption))][: self.max_tokens]
+            row[: len(known)] = torch.tensor(known)
+        return Text(mask=ids != PADDING, ids=ids)
+
+    def forward(self, text: Text) -> Text:
+        assert text.ids is not None
+        x = self.words(text.ids) + self.positions  # (B, L, E)
+        for layer in self.layers:
+            x = layer(x, text.mask)
+        return replace(text, embeddings=self.norm(x))
+
+    def unknown_words(self, caption: str) -> list[str]:
+        return [word for word in dict.fromkeys(words(caption)) if word not in self.numbers]

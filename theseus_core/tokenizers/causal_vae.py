@@ -1,0 +1,270 @@
+"""A truly causal video autoencoder, 4x in time and 8x in space, after LeanVAE (Cheng and Yuan 2025).
+
+Frame 0 is a latent by itself, every four frames after it are one more: T = 1 + 4k frames become t = 1 + k latents. Patches
+go through one linear map, then residual blocks at the latents' resolution: depth-wise causal convolution and a gated MLP.
+Norms act on the channels of one position, never over time, so nothing leaks from the future and a clip may be cut into
+chunks at any latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from theseus_core.config import Config as BaseConfig
+from theseus_core.contracts import Batch, Consumes, VideoTokenizer
+from theseus_core.errors import TheseusError
+from theseus_core.losses import psnr, ssim
+from theseus_core.nn.causal import Cache, CausalConv, GatedMLP
+
+TIME, SPACE = 4, 8
+
+
+class Config(BaseConfig):
+    """Configuration of `causal_vae`."""
+
+    latent_channels: int = Field(16, ge=1, description="Z, channels of a latent; more reconstruct better and diffuse more slowly")
+    width: int = Field(384, ge=8, description="D, channels of the blocks")
+    encoder_blocks: int = Field(2, ge=1, description="residual blocks of the encoder")
+    decoder_blocks: int = Field(4, ge=1, description="residual blocks of the decoder")
+    expansion: float = Field(2.0, gt=0, description="hidden width of the gated MLP as a multiple of `width`")
+    l1_weight: float = Field(1.0, ge=0, description="weight of the mean absolute error")
+    mse_weight: float = Field(1.0, ge=0, description="weight of the mean squared error")
+    ssim_weight: float = Field(0.0, ge=0, description="weight of 1 - SSIM")
+    kl_weight: float = Field(1e-6, ge=0, description="weight of the KL divergence, a mean over latent values, in nats")
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    "debug": {"latent_channels": 4, "width": 32, "encoder_blocks": 1, "decoder_blocks": 1},
+    "tiny": {"width": 256},
+    "small": {},
+    "base": {"width": 768, "encoder_blocks": 4, "decoder_blocks": 8},
+}
+
+
+class Block(nn.Module):
+    """`x + conv(norm(x))`, then `x + mlp(norm(x))`, on (B, t, h, w, D)."""
+
+    def __init__(self, width: int, expansion: float) -> None:
+        super().__init__()
+        self.conv_norm = nn.LayerNorm(width, bias=False)
+        self.conv = CausalConv(width)
+        self.mlp_norm = nn.LayerNorm(width, bias=False)
+        self.mlp = GatedMLP(width, int(width * expansion))
+        nn.init.zeros_(self.mlp.down.weight)
+        nn.init.zeros_(self.conv.space.weight)
+        nn.init.zeros_(self.conv.space.bias)
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        x = x + self.conv(self.conv_norm(x), cache)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Trunk(nn.Module):
+    """A stack of blocks. No norm follows: the linear path from patches to latents and back stays open."""
+
+    gradient_checkpointing = False
+
+    def __init__(self, width: int, blocks: int, expansion: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, expansion) for _ in range(blocks))
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        for block in self.blocks:
+            if self.gradient_checkpointing and cache is None and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x, cache)
+        return x
+
+
+class Encoder(nn.Module):
+    """Video (B, 3, T, H, W) to moments (B, t, h, w, 2 Z)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.first = nn.Linear(3 * SPACE * SPACE, config.width)
+        self.rest = nn.Linear(3 * TIME * SPACE * SPACE, config.width)
+        self.trunk = Trunk(config.width, config.encoder_blocks, config.expansion)
+        self.moments = nn.Linear(config.width, 2 * config.latent_channels)
+
+    def forward(self, video: Tensor, cache: Cache | None = None) -> Tensor:
+        parts = []
+        if not cache:  # the start of a clip: its first frame is a latent by itself
+            parts.append(self.first(patchify(video[:, :, :1], 1)))  # (B, 1, h, w, D)
+            video = video[:, :, 1:]
+        if video.shape[2]:
+            parts.append(self.rest(patchify(video, TIME)))  # (B, k, h, w, D)
+        return self.moments(self.trunk(torch.cat(parts, dim=1), cache))  # (B, t, h, w, 2 Z)
+
+
+class Decoder(nn.Module):
+    """Latents (B, t, h, w, Z) to video (B, 3, T, H, W)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.latents = nn.Linear(config.latent_channels, config.width)
+        self.trunk = Trunk(config.width, config.decoder_blocks, config.expansion)
+        self.first = nn.Linear(config.width, 3 * SPACE * SPACE)
+        self.rest = nn.Linear(config.width, 3 * TIME * SPACE * SPACE)
+
+    def forward(self, latents: Tensor, cache: Cache | None = None) -> Tensor:
+        start = not cache
+        x = self.trunk(self.latents(latents), cache)  # (B, t, h, w, D)
+        parts = []
+        if start:
+            parts.append(unpatchify(self.first(x[:, :1]), 1))  # (B, 3, 1, H, W)
+            x = x[:, 1:]
+        if x.shape[1]:
+            parts.append(unpatchify(self.rest(x), TIME))  # (B, 3, 4 k, H, W)
+        return torch.cat(parts, dim=2)
+
+
+def patchify(video: Tensor, frames: int) -> Tensor:
+    """(B, C, T, H, W) -> (B, T/frames, H/8, W/8, C frames 64): each block of pixels as one vector."""
+    b, c, t, h, w = video.shape
+    x = video.reshape(b, c, t // frames, frames, h // SPACE, SPACE, w // SPACE, SPACE)
+    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, t // frames, h // SPACE, w // SPACE, c * frames * SPACE * SPACE)
+
+
+def unpatchify(x: Tensor, frames: int) -> Tensor:
+    """The inverse of `patchify`."""
+    b, t, h, w, p = x.shape
+    c = p // (frames * SPACE * SPACE)
+    x = x.reshape(b, t, h, w, c, frames, SPACE, SPACE)
+    return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, c, t * frames, h * SPACE, w * SPACE)
+
+
+class Model(VideoTokenizer):
+    """The `causal_vae` family."""
+
+    config: Config
+    mean: Tensor
+    std: Tensor
+    produces: Consumes = "latents"
+    time_factor = TIME
+    space_factor = SPACE
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.latent_channels = config.latent_channels
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.register_buffer("mean", torch.zeros(config.latent_channels))
+        self.register_buffer("std", torch.ones(config.latent_channels))
+
+    def encode(self, video: Tensor, chunk: int | None = None) -> Tensor:
+        check_size(video)
+        frames = video.shape[2]
+        cache: Cache | None = None if chunk is None else {}
+        ends = [frames] if chunk is None else [1 + TIME * i for i in range(chunk - 1, (frames - 1) // TIME + chunk, chunk)]
+        starts = [0, *ends[:-1]]
+        moments = [self.encoder(video[:, :, a:b], cache) for a, b in zip(starts, ends, strict=True)]
+        mean = torch.cat(moments, dim=1)[..., : self.latent_channels]  # (B, t, h, w, Z)
+        return ((mean - self.mean) / self.std).permute(0, 4, 1, 2, 3)  # (B, Z, t, h, w)
+
+    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+        z = latents.permute(0, 2, 3, 4, 1) * self.std + self.mean  # (B, t, h, w, Z)
+        cache: Cache | None = None if chunk is None else {}
+        return torch.cat([self.decoder(part, cache) for part in torch.split(z, chunk or z.shape[1], dim=1)], dim=2)
+
+    @torch.no_grad()
+    def initialize(self, videos: Iterable[Tensor]) -> None:
+        """Start as the best linear codec: project patches on their principal components, keep Z of them, and back.
+
+        The blocks start as the identity, so training begins at the quality of the PCA instead of at grey.
+        """
+        first, rest = Covariance(3 * SPACE * SPACE), Covariance(3 * TIME * SPACE * SPACE)
+        for video in videos:
+            first.add(patchify(video[:, :, :1], 1))
+            rest.add(patchify(video[:, :, 1:], TIME))
+        for inward, outward, seen in (
+            (self.encoder.first, self.decoder.first, first),
+            (self.encoder.rest, self.decoder.rest, rest),
+        ):
+            mean, basis = seen.principal_components(self.config.width, scale_by=self.latent_channels)
+            inward.weight.copy_(basis)
+            inward.bias.copy_(-basis @ mean)
+            outward.weight.copy_(torch.linalg.pinv(basis))
+            outward.bias.copy_(mean)
+        z, d = self.latent_channels, self.config.width
+        self.encoder.moments.weight.copy_(torch.eye(2 * z, d).where(torch.arange(2 * z)[:, None] < z, torch.zeros(())))
+        self.encoder.moments.bias.copy_(torch.tensor([0.0] * z + [-6.0] * z))  # a log variance of -6: next to no noise
+        self.decoder.latents.weight.copy_(torch.eye(d, z))
+        nn.init.zeros_(self.decoder.latents.bias)
+
+    def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        assert batch.video is not None
+        video = batch.video
+        mean, log_variance = self.encoder(video).float().chunk(2, dim=-1)
+        log_variance = log_variance.clamp(-30, 20)
+        z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        output = self.decoder(z).float()
+        c = self.config
+        terms = {
+            "l1": (output - video).abs().mean(),
+            "mse": (output - video).square().mean(),
+            "kl": 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(),
+        }
+        loss = c.l1_weight * terms["l1"] + c.mse_weight * terms["mse"] + c.kl_weight * terms["kl"]
+        if c.ssim_weight:
+            terms["ssim"] = ssim(output, video).mean()
+            loss = loss + c.ssim_weight * (1 - terms["ssim"])
+        return {"loss": loss, **terms, "psnr": psnr(output.detach(), video).mean()}
+
+    def shard_units(self) -> list[nn.Module]:
+        return [self.encoder.trunk, self.decoder.trunk]
+
+    @torch.no_grad()
+    def calibrate(self, videos: Iterable[Tensor]) -> None:
+        self.mean.zero_()
+        self.std.fill_(1)
+        seen = Covariance(self.latent_channels)
+        for video in videos:
+            seen.add(self.encode(video).float().permute(0, 2, 3, 4, 1))
+        mean = seen.sum / seen.count
+        self.mean.copy_(mean)
+        self.std.copy_((seen.products.diagonal() / seen.count - mean.square()).clamp_min(1e-8).sqrt())
+
+
+class Covariance:
+    """Running mean and covariance of vectors of `size` values, in double precision."""
+
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self.sum = torch.zeros(size, dtype=torch.float64)
+        self.products = torch.zeros(size, size, dtype=torch.float64)
+
+    def add(self, vectors: Tensor) -> None:
+        """Any shape (..., size)."""
+        x = vectors.flatten(0, -2).cpu()
+        self.count += len(x)
+        self.sum += x.sum(0, dtype=torch.float64)
+        self.products += (x.T @ x).double()
+
+    def principal_components(self, kept: int, scale_by: int) -> tuple[Tensor, Tensor]:
+        """The mean (size,) and a basis (kept, size) by falling variance; its first `scale_by` give deviations of about 1."""
+        mean = self.sum / self.count
+        variances, vectors = torch.linalg.eigh(self.products / self.count - mean.outer(mean))
+        order = variances.argsort(descending=True)[:kept]
+        scale = variances[order[:scale_by]].clamp_min(1e-8).sqrt().mean()
+        basis = torch.zeros(kept, len(mean), dtype=torch.float64)
+        basis[: len(order)] = vectors[:, order].T / scale
+        return mean.float(), basis.float()
+
+
+def check_size(video: Tensor) -> None:
+    """Refuse a video whose size would have to be rounded, naming the nearest size that fits."""
+    frames, height, width = video.shape[2:]
+    if frames % TIME != 1:
+        raise TheseusError(
+            f"the number of frames must be 1 + {TIME} k: {frames}", hint=f"{frames - (frames - 1) % TIME} frames would do"
+        )
+    if height % SPACE or width % SPACE:
+        near = f"{width - width % SPACE}x{height - height % SPACE}"
+        raise TheseusError(f"width and height must be multiples of {SPACE}: {width}x{height}", hint=f"{near} would do")
