@@ -1,0 +1,195 @@
+"""One file to frames, or to the reason why not: type by content, nothing concealed, no thread, no name taken for a protocol.
+
+A decoder's own word that all is well is not enough: FFmpeg shows a bit-flipped GIF without any error and mends a damaged video as
+best it can. So its log is read, frames are asked whether they are corrupt, and whatever it would conceal is made an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.logging
+from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from theseus_core.data.filters import Rejected
+from theseus_core.data.gif import DamagedGif, Gif
+
+MAX_PIXELS = 8192 * 8192  # of one frame
+HEAD = 400  # bytes that tell a format
+Shown = tuple[av.VideoFrame, Fraction, Fraction]  # a frame, when it appears, when it disappears: seconds from the first frame
+
+_QUICKTIME = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
+_ATTACHED_PICTURE = 0x400  # the disposition of cover art
+
+
+def sniff(head: bytes) -> str | None:
+    """FFmpeg's name for the format that a file's first bytes tell, or None."""
+    starts = {b"GIF87a": "gif", b"GIF89a": "gif", b"\x1a\x45\xdf\xa3": "matroska", b"FLV\x01": "flv", b"OggS": "ogg"}
+    starts |= {b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "asf", b"\x00\x00\x01\xba": "mpeg"}
+    for start, name in starts.items():
+        if head.startswith(start):
+            return name
+    if head[:4] == b"RIFF" and head[8:11] == b"AVI":
+        return "avi"
+    if head[4:8] in _QUICKTIME:
+        return "mov"
+    return "mpegts" if head[:1] == b"G" and head[188:189] == b"G" and head[376:377] == b"G" else None
+
+
+@contextmanager
+def open_film(path: Path) -> Iterator[GifFilm | VideoFilm]:
+    """Open a regular file for decoding; what the decoder complains about inside the block is an error.
+
+    Raises:
+        Rejected: empty, not_video, no_video, too_large or damaged, here or while the film is read.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        kind = sniff(head := file.read(HEAD))
+        if not head:
+            raise Rejected("empty", "0 bytes")
+        if kind is None:
+            raise Rejected("not_video", f"unknown content, it begins with {head[:8].hex(' ')}")
+        data = head + file.read() if kind == "gif" else b""
+    with _listening() as complaints:
+        try:
+            if kind == "gif":
+                yield GifFilm(data, complaints)
+            else:
+                with _open(path, kind) as container:
+                    yield VideoFilm(container, complaints)
+        except DamagedGif as error:
+            raise Rejected("damaged", str(error)) from error
+        except (av.FFmpegError, EOFError) as error:  # some come as PermissionError or EOFError, and name the whole path
+            raise Rejected("damaged", _first(complaints) or getattr(error, "strerror", None) or type(error).__name__) from error
+
+
+@contextmanager
+def _listening() -> Iterator[list[Any]]:
+    """FFmpeg's error log of this thread, as it grows."""
+    level, skipping = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture(local=True) as complaints:
+            yield complaints
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skipping)
+
+
+def _first(complaints: list[Any]) -> str:
+    return f"{complaints[0][1]}: {' '.join(complaints[0][2].split())}" if complaints else ""
+
+
+def _check(complaints: list[Any]) -> None:
+    if complaints:
+        raise Rejected("damaged", _first(complaints))
+
+
+class GifFilm:
+    """A GIF, frame by frame.
+
+    Attributes:
+        length: its frames and seconds, known before any is decoded.
+    """
+
+    pixel_aspect = Fraction(1)  # browsers do not read the header's
+
+    def __init__(self, data: bytes, complaints: list[Any]) -> None:
+        self._gif, self._complaints = Gif(data), complaints
+        self.opaque = self._gif.opaque
+        self.length: tuple[int, Fraction] | None = len(self._gif.pictures), self._gif.seconds
+        _check_size(self._gif.width, self._gif.height)
+
+    def __iter__(self) -> Iterator[Shown]:
+        decoder = av.CodecContext.create("gif", "r")
+        assert isinstance(decoder, VideoCodecContext)
+        decoder.thread_type = "NONE"
+        now = Fraction(0)
+        for packet, delay in self._gif.packets():
+            frames = decoder.decode(av.Packet(packet))
+            _check(self._complaints)
+            if len(frames) != 1:
+                raise Rejected("damaged", f"a picture decodes to {len(frames)} frames")
+            yield frames.pop(), now, now + delay
+            now += delay
+
+
+class VideoFilm:
+    """A video file, frame by frame; how many there are is known at its end, whatever its header says."""
+
+    opaque = False
+    length: tuple[int, Fraction] | None = None
+
+    def __init__(self, container: InputContainer, complaints: list[Any]) -> None:
+        streams = [s for s in container.streams.video if s.codec_context is not None and not int(s.disposition) & _ATTACHED_PICTURE]
+        if not streams:
+            raise Rejected("no_video", "no stream of pictures that can be decoded")
+        self._container, self._stream, self._complaints = container, streams[0], complaints
+        _check_size(self._stream.width, self._stream.height)
+        self.pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        self._step = Fraction(1) / (self._stream.average_rate or self._stream.guessed_rate or Fraction(25))
+
+    def __iter__(self) -> Iterator[Shown]:
+        held, begin, appears = None, Fraction(0), Fraction(0)
+        for frame in self._frames():
+            time = None if frame.pts is None else frame.pts * self._stream.time_base  # type: ignore[operator]
+            if held is None:
+                begin = time or Fraction(0)
+            else:
+                next_appears = appears + self._step if time is None or time - begin <= appears else time - begin
+                yield held, appears, next_appears
+                self._step, appears = next_appears - appears, next_appears
+            held = frame
+        if held is not None:
+            yield held, appears, appears + self._last_step(held)
+
+    def _last_step(self, frame: av.VideoFrame) -> Fraction:
+        seconds = Fraction(frame.duration or 0) * (self._stream.time_base or Fraction(0))
+        return seconds if seconds > 0 else self._step
+
+    def _frames(self) -> Iterator[av.VideoFrame]:
+        decoder = _decoder(self._stream)
+        for packet in self._container.demux(self._stream):
+            if packet.size == 0 and packet.dts is not None:
+                continue  # AVI says so that a frame stays on the screen; as a packet it would end the decoding
+            if packet.is_corrupt:
+                raise Rejected("damaged", _first(self._complaints) or "a packet is incomplete")
+            for frame in decoder.decode(packet):
+                if frame.is_corrupt:
+                    raise Rejected("damaged", _first(self._complaints) or "a frame is corrupt")
+                _check(self._complaints)
+                yield frame
+        _check(self._complaints)
+
+
+def _decoder(stream: VideoStream) -> VideoCodecContext:
+    decoder, with_alpha = stream.codec_context, f"libvpx-{stream.codec_context.name}"
+    if stream.metadata.get("alpha_mode") == "1" and with_alpha in av.codecs_available:  # FFmpeg's own VP8 and VP9 drop that layer
+        decoder = av.CodecContext.create(with_alpha, "r")  # type: ignore[assignment]
+    decoder.thread_type, decoder.thread_count = "NONE", 1
+    decoder.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
+    return decoder
+
+
+def _open(path: Path, kind: str) -> InputContainer:
+    name = f"file:{os.path.abspath(path)}"  # or `concat:a.gif` would be a protocol, and not a name
+    options: dict[str, Any] = {"options": {"max_pixels": str(MAX_PIXELS)}, "container_options": {"protocol_whitelist": "file"}}
+    if int(av.__version__.split(".")[0]) < 19:  # later versions do so by themselves
+        options["metadata_errors"] = "ignore"
+    container: InputContainer = av.open(name, "r", format=kind, **options)
+    return container
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise Rejected("too_large", f"{width}x{height} pixels")

@@ -1,0 +1,131 @@
+"""Files and folders of clips: what there is to prepare, in one order on every machine, and what lies beside each file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from theseus_core.errors import TheseusError
+
+ENDINGS = (".gif", ".mp4", ".webm", ".mov", ".avi", ".mkv")
+SIDECAR_BYTES = 1 << 20  # a longer .txt is no caption
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file to prepare.
+
+    Attributes:
+        path: where it is.
+        name: relative to the source it was found in, with "/" on every machine; with several sources their name comes first.
+        problem: reason and detail, where it is clear already that there is nothing to open.
+        captions: from its sidecar.
+    """
+
+    path: Path
+    name: str
+    size: int = 0
+    problem: tuple[str, str] | None = None
+    captions: tuple[str, ...] = ()
+
+
+def find(sources: Sequence[Path], leave_out: Path) -> list[Found]:
+    """Every clip of the sources, sorted within each; a file that is reached twice counts once.
+
+    Args:
+        leave_out: a folder that is not entered: the output.
+
+    Raises:
+        TheseusError: a source does not exist, or there is no clip in any.
+    """
+    seen = {_identity(leave_out)} if leave_out.exists() else set()
+    found = []
+    for source, prefix in zip(sources, _prefixes(sources), strict=True):
+        if not source.exists() and not source.is_symlink():
+            raise TheseusError(f"no such file or folder: {source}")
+        root = source if source.is_dir() else source.parent
+        paths = _walk(source, seen) if source.is_dir() else [source]
+        for path in paths:
+            file = _look(path, prefix + path.relative_to(root).as_posix())
+            if file.problem is None and (identity := _identity(path)) in seen:
+                continue
+            elif file.problem is None:
+                seen.add(identity)
+            found.append(file)
+    if not found:
+        places = ", ".join(map(str, sources))
+        raise TheseusError(f"no clips found in: {places}", hint=f"clips are files that end in {' '.join(ENDINGS)}")
+    return found
+
+
+def _prefixes(sources: Sequence[Path]) -> list[str]:
+    """What tells the sources apart in the names: nothing for one, their own names for several, with a number if need be."""
+    if len(sources) == 1:
+        return [""]
+    names = [Path(os.path.abspath(source)).name if source.is_dir() else "" for source in sources]
+    many, used = Counter(names), Counter[str]()
+    prefixes = []
+    for name in names:
+        used[name] += 1
+        number = f"-{used[name]}" if many[name] > 1 and name else ""
+        prefixes.append(f"{name}{number}/" if name else "")
+    return prefixes
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """The clips below a folder; links to folders are followed, but no folder is entered twice."""
+    if (identity := _identity(folder)) in seen:
+        return
+    seen.add(identity)
+    try:
+        names = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))
+    except OSError:
+        yield folder  # to be reported as what cannot be opened
+        return
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            yield from _walk(path, seen)
+        elif name.lower().endswith(ENDINGS):
+            yield path
+
+
+def _look(path: Path, name: str) -> Found:
+    try:
+        status = path.stat()
+    except OSError as error:
+        link = path.is_symlink()
+        return Found(path, name, problem=("not_a_file", "a broken link") if link else ("unreadable", error.strerror or "no access"))
+    if stat.S_ISDIR(status.st_mode):
+        return Found(path, name, problem=("unreadable", "a folder without access"))
+    if not stat.S_ISREG(status.st_mode):
+        return Found(path, name, problem=("not_a_file", "a pipe, a socket or a device"))
+    return Found(path, name, status.st_size, captions=_sidecar(path))
+
+
+def _sidecar(path: Path) -> tuple[str, ...]:
+    """The lines of the .txt beside a clip."""
+    text = path.with_suffix(".txt")
+    try:
+        status = text.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > SIDECAR_BYTES:
+            return ()
+        lines = text.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except OSError:
+        return ()
+    return tuple(dict.fromkeys(" ".join(line.split()) for line in lines if line.strip()))
+
+
+def caption_from_name(name: str) -> str:
+    """A file's name as words, for want of anything better: "gifs/red_circle-2.gif" says "red circle 2"."""
+    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return " ".join(stem.replace("_", " ").replace("-", " ").split()) or stem

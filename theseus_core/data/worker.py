@@ -1,0 +1,107 @@
+"""The worker process of `prep`: a line of JSON in for each file, a line of JSON out, the encoded clips into a file of their own.
+
+It lives apart from the parent because decoding strange files may hang, eat all memory or kill the process, and then that costs one
+file. It imports no torch, and neither takes nor gives pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from theseus_core.config import Tree
+from theseus_core.data.decode import open_film
+from theseus_core.data.filters import PrepSettings, Rejected, cut
+from theseus_core.data.resize import Resizer
+from theseus_core.data.shards import content_key, encode_frames
+
+
+def main() -> None:
+    """Say that the process stands, then serve until the parent closes the pipe."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # nothing else may write among the answers
+    settings = PrepSettings.model_validate_json(sys.stdin.readline())
+    _limit_memory(settings.memory)
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        _die_after(settings.timeout + 5)
+        answer = convert(Path(job["path"]), Path(job["spool"]), settings)
+        _die_after(0)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def convert(path: Path, spool: Path, settings: PrepSettings) -> Tree:
+    """Make the clips of one file and write them, encoded and end to end, to `spool`.
+
+    Returns:
+        {"clips": [what `Record` needs to know of each]}, {"reason", "detail"} of a rejected file, or {"disk": why nothing can be
+        written}, which is no fault of the file.
+    """
+    try:
+        clips = []
+        with open_film(path) as film, _Spool(spool) as encoded:
+            resize = Resizer((settings.width, settings.height), settings.fit, film.pixel_aspect, film.opaque)
+            for frames, fps in cut(film, resize, settings):
+                clips.append({"key": content_key(frames), "frames": len(frames), "fps": fps, "bytes": encoded.write(frames)})
+        return {"clips": clips}
+    except Rejected as rejected:
+        return {"reason": rejected.reason, "detail": rejected.detail}
+    except DiskError as error:
+        return {"disk": str(error)}
+    except MemoryError:
+        return {"reason": "memory", "detail": f"more than {settings.memory} MiB"}
+    except OSError as error:
+        return {"reason": "unreadable", "detail": error.strerror or type(error).__name__}
+    except Exception as error:  # whatever one file does to us, it is the file that is left out
+        return {"reason": "crashed", "detail": f"{type(error).__name__}: {error}".replace(str(path), path.name)}
+
+
+class DiskError(Exception):
+    """The output cannot be written."""
+
+
+class _Spool:
+    """The file that takes the encoded clips of one source, until it is their turn."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> _Spool:
+        try:
+            self._file = self._path.open("wb")
+        except OSError as error:
+            raise DiskError(error.strerror) from error
+        return self
+
+    def write(self, frames: Any) -> int:
+        data = encode_frames(frames)
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            raise DiskError(error.strerror) from error
+        return len(data)
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _limit_memory(mebibytes: int) -> None:
+    """Allow this many MiB of address space on top of what the process has mapped so far; only Linux can say and hold it."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = mapped + mebibytes * 2**20
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def _die_after(seconds: float) -> None:
+    """Set the alarm that ends a worker whose parent is gone (a living parent ends it sooner); 0 for never."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # the default action of SIGALRM is the end of the process
