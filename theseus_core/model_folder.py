@@ -57,7 +57,7 @@ def save_model(
     Args:
         made_by: what it came from: dataset fingerprint, configuration, versions, seed.
     """
-    check_match(generator, tokenizer)
+    check_match(tokenizer, text_encoder, generator)
     parts = {"tokenizer": tokenizer, "text_encoder": text_encoder, "generator": generator}
     return _save(folder, parts, {"defaults": dump(defaults), "made_by": made_by})
 
@@ -91,7 +91,7 @@ def load_model(folder: Path) -> Parts:
     assert isinstance(tokenizer, VideoTokenizer)
     assert isinstance(text_encoder, TextEncoder)
     assert isinstance(generator, Generator)
-    check_match(generator, tokenizer)
+    check_match(tokenizer, text_encoder, generator)
     return Parts(tokenizer, text_encoder, generator, validate(Settings, described["defaults"]))
 
 
@@ -119,15 +119,21 @@ def describe(folder: Path) -> Tree:
     return described
 
 
-def check_match(generator: Generator, tokenizer: VideoTokenizer) -> None:
-    """Refuse a generator that cannot work on what the tokenizer makes.
+def check_match(tokenizer: VideoTokenizer, text_encoder: TextEncoder, generator: Generator) -> None:
+    """Refuse parts that cannot work together.
 
     Raises:
-        TheseusError: naming the tokenizers that would fit.
+        TheseusError: naming what would fit.
     """
     if generator.consumes != tokenizer.produces:
         wanted = f"tokenizers that do: {', '.join(tokenizers_for(generator.consumes)) or 'none'}"
         raise TheseusError(f"the generator needs {generator.consumes}, and the tokenizer makes: {tokenizer.produces}", hint=wanted)
+    widths = {"latent_channels": tokenizer.latent_channels, "text_width": text_encoder.width}
+    for name, width in widths.items():
+        wanted_width = getattr(generator.config, name, width)  # a family without that setting takes any
+        if wanted_width != width:
+            hint = "the generator was trained with another tokenizer or text encoder"
+            raise TheseusError(f"the generator's {name} is {wanted_width}, and the other part's: {width}", hint=hint)
 
 
 def tokenizers_for(kind: Consumes) -> list[str]:

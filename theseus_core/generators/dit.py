@@ -106,6 +106,7 @@ class Model(Generator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        self.patch = config.patch
         self.path = RectifiedFlow()
         self.patch_in = nn.Linear(config.latent_channels * config.patch**2, config.width)
         self.text_in = nn.Linear(config.text_width, config.width)

@@ -14,10 +14,14 @@ import av.filter
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from theseus_core.data.clip import Clip
+from theseus_core.data.decode import open_film
+from theseus_core.data.filters import Rejected
+from theseus_core.data.resize import Resizer
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.files import replacing
 
@@ -74,6 +78,44 @@ def write(clip: Clip, path: Path) -> Path:
     with replacing(path) as part:
         _writer(path)(clip, part)
     return path
+
+
+def read(path: Path, max_frames: int, size: tuple[int, int] | None = None) -> Clip:
+    """Read a video file, turned upright, transparent pixels over white.
+
+    Args:
+        max_frames: later ones are left out.
+        size: (H, W) to cut and scale to; else as the file has it.
+
+    Raises:
+        TheseusError: it is no video, or is damaged.
+    """
+    frames: list[NDArray[np.uint8]] = []
+    seconds = 0.0
+    try:
+        with open_film(path) as film:
+            resize: Resizer | None = None
+            for frame, _, end in film:
+                height, width = size or _upright_size(frame, film.pixel_aspect)
+                resize = resize or Resizer((width, height), "crop", film.pixel_aspect, film.opaque)
+                out = np.empty((height, width, 3), np.uint8)
+                resize(frame, out)
+                frames.append(out)
+                seconds = float(end)
+                if len(frames) == max_frames:
+                    break
+    except Rejected as rejected:
+        raise TheseusError(f"cannot read the video ({rejected.reason}, {rejected.detail}): {path}") from rejected
+    except OSError as error:
+        raise TheseusError(f"cannot read the video: {path}", hint=error.strerror) from error
+    if not frames:
+        raise TheseusError(f"a video without frames: {path}")
+    return Clip(np.stack(frames), fps=len(frames) / seconds, caption=path.stem)
+
+
+def _upright_size(frame: av.VideoFrame, pixel_aspect: Fraction) -> tuple[int, int]:
+    height, width = frame.height, max(1, round(frame.width * pixel_aspect))
+    return (width, height) if round(frame.rotation / 90) % 2 else (height, width)
 
 
 def check_ending(path: Path) -> None:
