@@ -2,7 +2,8 @@
 
     python train_toys.py FOLDER '{"family": "gan", "steps": 20, ...}'
 
-Everything but `family`, `pause` and `fail_at` is a field of `TrainConfig`.
+Everything but `family`, `noise` (0 for a training without random numbers), `pause` (seconds that a batch takes) and `die_at_sync`
+(the call of fsync in which the process kills itself) is a field of `TrainConfig`.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ WIDTH = 16
 class Block(nn.Module):
     gradient_checkpointing = False
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
+        self.dropout = dropout
         self.norm = nn.LayerNorm(width)
         self.attend = nn.Linear(width, 3 * width)
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
@@ -48,7 +50,7 @@ class Block(nn.Module):
     def mix(self, x: Tensor) -> Tensor:
         q, k, v = self.attend(self.norm(x))[:, None].chunk(3, dim=-1)
         x = x + F.scaled_dot_product_attention(q, k, v)[:, 0]
-        return x + self.mlp(F.dropout(x, 0.1, self.training))
+        return x + self.mlp(F.dropout(x, self.dropout, self.training))
 
 
 class Toy(Trainable):
@@ -60,7 +62,7 @@ class Toy(Trainable):
         self.noise = noise
         self.into = nn.Conv3d(3, width, 1)
         self.places = nn.Embedding(64, width)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, noise) for _ in range(depth))
         self.out = nn.Linear(width, 3)
         self.register_buffer("seen", torch.zeros(()))
 
@@ -85,9 +87,10 @@ class ToyGan(Trainable):
 
     phases = ("discriminator", "generator")
 
-    def __init__(self) -> None:
+    def __init__(self, noise: float = 1.0) -> None:
         super().__init__()
         self.config = Config()
+        self.noise = noise
         self.generator = nn.ModuleDict({"first": nn.Linear(4, 8), "block": nn.Linear(8, 12)})
         self.discriminator = nn.ModuleDict({"block": nn.Linear(12, 8), "last": nn.Linear(8, 1)})
 
@@ -100,7 +103,7 @@ class ToyGan(Trainable):
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         assert batch.video is not None
         real = batch.video.flatten(1)[:, :12]
-        fake = self.generator["block"](self.generator["first"](torch.randn(len(real), 4)).relu())
+        fake = self.generator["block"](self.generator["first"](real[:, :4] + self.noise * torch.randn(len(real), 4)).relu())
         difference = self._score(real) - self._score(fake)
         sign = 1 if phase == "generator" else -1
         return {"loss": F.softplus(sign * difference).mean(), "gap": difference.detach().mean()}
@@ -116,7 +119,7 @@ class Clips:
 
     batch_size: int
     accumulate: int = 1
-    fail_at: int | None = None
+    fail_at: int | None = None  # the step whose clips are not numbers
     pause: float = 0.0
     fingerprint: str = "clips-1"
 
@@ -135,7 +138,7 @@ class Clips:
 
 def make(family: str, noise: float = 0.1) -> Trainable:
     torch.manual_seed(0)
-    return ToyGan() if family == "gan" else Toy(noise=noise)
+    return ToyGan(noise) if family == "gan" else Toy(noise=noise)
 
 
 def score(model: Trainable, step: int) -> dict[str, float]:
@@ -168,16 +171,34 @@ def trainer(folder: Path, family: str = "toy", noise: float = 0.1, source: Batch
 def main(folder: str, wishes: str) -> None:
     wanted: dict[str, Any] = json.loads(wishes)
     family, noise = wanted.pop("family", "toy"), wanted.pop("noise", 0.1)
-    pause, die_at = wanted.pop("pause", 0.0), wanted.pop("die_at", None)
+    pause, die_at_sync = wanted.pop("pause", 0.0), wanted.pop("die_at_sync", None)
     config = settings(**wanted)
     running = trainer(Path(folder), family, noise, Clips(config.batch_size, config.accumulate, pause=pause), **wanted)
-    if die_at is not None:
-        running.progress = lambda step, steps, values: os.kill(os.getpid(), signal.SIGKILL) if step == die_at else None
+    if die_at_sync is not None:
+        _die_at_sync(die_at_sync)
     try:
         running.fit()
     except TheseusError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         sys.exit(1)
+
+
+def _die_at_sync(number: int) -> None:
+    """Kill this process in its `number`-th fsync, which is to say somewhere in the writing of a checkpoint."""
+    calls = iter(range(1, 10**6))
+
+    def fsync(descriptor: int) -> None:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.fsync = fsync
+
+
+def rank(number: int, port: int, folder: str, wishes: str) -> None:
+    """`main` as one of two ranks, as torchrun would start it."""
+    os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    main(folder, wishes)
 
 
 if __name__ == "__main__":

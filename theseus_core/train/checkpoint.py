@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from theseus_core.config import Tree
 from theseus_core.errors import TheseusError
+from theseus_core.files import remove, replacing
 
 Tensors = dict[str, Tensor]
 Note = Callable[[str], None]
@@ -56,24 +56,26 @@ def write_checkpoint(folder: Path, step: int, parts: dict[str, Tensors], state: 
         TheseusError: it cannot be written; what is there already stays as it is.
     """
     final = folder / f"step-{step:06d}"
-    temporary = folder / f".writing-{final.name}"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for part, tensors in parts.items():
-            save_file(_unshared(tensors), temporary / f"{part}.safetensors", metadata={"format": "pt"})
-        checksums = {part: _checksum(temporary / f"{part}.safetensors") for part in parts}
-        (temporary / "state.json").write_text(json.dumps({**state, "step": step, "checksums": checksums}, indent=1) + "\n")
-        for path in [*temporary.iterdir(), temporary]:
-            _to_disk(path)
-        if final.exists():  # a damaged one: a good one would have been resumed from
-            shutil.rmtree(final)
-        os.replace(temporary, final)
-        _to_disk(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise TheseusError(f"cannot write the checkpoint: {final}", hint=_lost_nothing(folder, error)) from error
+        with replacing(final) as part:
+            part.mkdir()
+            _write_files(part, parts, {**state, "step": step})
+    except TheseusError as error:
+        raise TheseusError(error.message, hint=f"{error.hint}; {_lost_nothing(folder)}") from error
+    _to_disk(folder)
     return final
+
+
+def _write_files(folder: Path, parts: dict[str, Tensors], state: Tree) -> None:
+    try:
+        for part, tensors in parts.items():
+            save_file(_unshared(tensors), folder / f"{part}.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:  # what safetensors makes of an OSError
+        raise OSError(str(error)) from error
+    checksums = {part: _checksum(folder / f"{part}.safetensors") for part in parts}
+    (folder / "state.json").write_text(json.dumps({**state, "checksums": checksums}, indent=1) + "\n")
+    for path in [*folder.iterdir(), folder]:
+        _to_disk(path)
 
 
 def _unshared(tensors: Tensors) -> Tensors:
@@ -100,14 +102,18 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _lost_nothing(folder: Path, error: Exception) -> str:
+def _lost_nothing(folder: Path) -> str:
     kept = _newest_first(folder)
-    there = f"the last good checkpoint is {kept[0].name}" if kept else "there was none before it"
-    return f"{error}; {there}; make room and run the same command again to continue"
+    there = f"the last good checkpoint is {kept[0].name}" if kept else "there was no checkpoint before"
+    return f"{there}: make room and run the same command again to continue"
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    return sorted(folder.glob("step-*"), key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def newest_checkpoint(folder: Path, note: Note = lambda message: None) -> Checkpoint | None:
@@ -145,24 +151,25 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise TheseusError(f"damaged checkpoint: {path}", hint=str(error)) from error
 
 
-def drop_old_checkpoints(folder: Path, keep: int, best: int | None = None) -> None:
-    """Leave the newest `keep` checkpoints and the one of step `best`."""
-    for path in _newest_first(folder)[keep:]:
-        if path.name != f"step-{best if best is not None else -1:06d}":
-            doomed = path.with_name(f".dropped-{path.name}")  # so that a half-deleted one is never taken for a checkpoint
-            os.replace(path, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
-    for leftover in folder.glob(".*-step-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+def drop_old_checkpoints(folder: Path, step: int, keep: int, best: int | None = None) -> None:
+    """Leave the newest `keep` checkpoints up to `step`, the newest good one, and that of step `best`."""
+    paths = _newest_first(folder)
+    good = [path for path in paths if _step(path) <= step]  # a later one was damaged when this run resumed
+    stay = {*good[:keep], *(path for path in good if _step(path) == best)}
+    for path in paths:
+        if path not in stay:
+            os.replace(path, path.with_name(f".{path.name}.old"))  # so that a half-deleted one is never taken for a checkpoint
+    for leftover in folder.glob(".step-*"):  # of this call, and of processes that were killed
+        remove(leftover)
 
 
 def forget_checkpoints(folder: Path) -> None:
     """Remove every checkpoint, because the user starts the run anew."""
     if folder.exists():
-        doomed = folder.with_name(f".dropped-{folder.name}")
-        shutil.rmtree(doomed, ignore_errors=True)
+        doomed = folder.with_name(f".{folder.name}.old")
+        remove(doomed)
         os.replace(folder, doomed)
-        shutil.rmtree(doomed)
+        remove(doomed)
 
 
 @contextmanager

@@ -6,9 +6,10 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from theseus_core.errors import TheseusError
+from theseus_core.files import replacing
 
 Line = dict[str, Any]
 TIMES = frozenset({"seconds", "clips_per_second", "waiting", "eval/seconds"})  # what differs between two runs of the same command
@@ -47,21 +48,26 @@ class Journal:
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         kept = [line for line in read_journal(path) if line["step"] <= step] if path.exists() and step >= 0 else []
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(_encode(line) for line in kept))
-        os.replace(temporary, path)
-        self._file: TextIO = path.open("a")
+        with replacing(path) as part:
+            part.write_text("".join(_encode(line) for line in kept))
 
     def write(self, line: Line) -> None:
-        self._file.write(_encode(line))
-        self._file.flush()
+        """Append a line; it is with the system, and outlives the process, when this returns.
+
+        Raises:
+            TheseusError: the disk is full.
+        """
+        try:
+            with self.path.open("a") as file:
+                file.write(_encode(line))
+        except OSError as error:
+            hint = f"{error.strerror}; the last checkpoint is untouched: make room and run the same command again to continue"
+            raise TheseusError(f"cannot write the journal: {self.path}", hint=hint) from error
 
     def sync(self) -> None:
         """Make sure that what was written outlives a power cut."""
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _encode(line: Line) -> str:

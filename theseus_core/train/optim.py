@@ -13,9 +13,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from theseus_core.contracts import Trainable
+from theseus_core.device import has_fast_bf16
 from theseus_core.errors import TheseusError
 from theseus_core.train.config import TrainConfig
-from theseus_core.train.devices import fast_bf16
 from theseus_core.train.distributed import gather
 from theseus_core.train.muon import Muon
 
@@ -94,7 +94,7 @@ def build_optimizers(model: Trainable, phase: str, config: TrainConfig, device: 
     if config.optimizer == "muon":
         matrices = _group(parts.pop("matrices"), config.lr * config.muon_lr_ratio, config.weight_decay)
         if matrices:
-            optimizers[f"{phase}.muon"] = Muon(matrices, torch.bfloat16 if fast_bf16(device) else torch.float32)
+            optimizers[f"{phase}.muon"] = Muon(matrices, torch.bfloat16 if has_fast_bf16(device) else torch.float32)
     decayed = [*parts.get("matrices", []), *parts["decayed"]]
     rest = _group(decayed, config.lr, config.weight_decay) + _group(parts["plain"], config.lr, 0.0)
     if rest:

@@ -26,7 +26,9 @@ from torch import Tensor
 from theseus_core import __version__
 from theseus_core.config import Tree, dump
 from theseus_core.contracts import Batch, Trainable
+from theseus_core.device import autocast, pick_device, pick_dtype
 from theseus_core.errors import TheseusError, nearest
+from theseus_core.files import write_json
 from theseus_core.train import distributed
 from theseus_core.train.checkpoint import (
     Checkpoint,
@@ -38,7 +40,6 @@ from theseus_core.train.checkpoint import (
     write_checkpoint,
 )
 from theseus_core.train.config import FREE, TrainConfig
-from theseus_core.train.devices import choose_device, choose_dtype
 from theseus_core.train.ema import Ema
 from theseus_core.train.guards import StopRequest, explained, seed_everything, stop_requests, torch_settings
 from theseus_core.train.journal import Journal, Window
@@ -86,8 +87,8 @@ class Trainer:
         self.model, self.source, self.config, self.folder = model, source, config, folder
         self.evaluate, self.progress, self.resume = evaluate, progress, resume
         self.world = distributed.find_world(config.distributed)
-        self.device = choose_device(config.device, self.world.local_rank)
-        self.dtype = choose_dtype(config.dtype, self.device)
+        self.device = _device(config.device, self.world)
+        self.dtype = pick_dtype(config.dtype, self.device)
         self.note: Note = note if note is not None and self.world.is_main else lambda message: None
         self.describe: Tree = json.loads(json.dumps(describe or {}))
         self._refuse_what_cannot_be()
@@ -127,12 +128,8 @@ class Trainer:
         with owned, torch_settings(self.config), distributed.connected(self.world, self.device), stop_requests() as stop:
             self._build()
             self._begin()
-            try:
-                self._train(stop)
-                return self._finished()
-            finally:
-                if self.journal is not None:
-                    self.journal.close()
+            self._train(stop)
+            return self._finished()
 
     def _train(self, stop: StopRequest) -> None:
         steps = range(self.step, self.config.steps)
@@ -181,14 +178,10 @@ class Trainer:
         last = micro == self.config.accumulate - 1
         seed_everything(self.config.seed, phase.name, self.step, micro, self.world.rank)
         with distributed.synchronized(self.wrapped, last):
-            with self.autocast():
+            with autocast(self.device, self.dtype):
                 losses: dict[str, Tensor] = self.wrapped(batch.to(self.device), phase.name)
             (losses["loss"] / self.config.accumulate).backward()  # type: ignore[no-untyped-call]
         return {name: value.detach() for name, value in losses.items()}
-
-    def autocast(self) -> torch.autocast:
-        """The arithmetic of the training, for an evaluation that wants the same."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def _mean(self, losses: list[dict[str, Tensor]]) -> Scores:
         names = sorted(losses[0])
@@ -246,7 +239,7 @@ class Trainer:
             self.journal = Journal(self.folder / "metrics.jsonl", self.step if saved else -1)
             if saved is None:
                 self.journal.write({"step": 0, **self._place()})
-            (self.folder / "config.json").write_text(json.dumps({**self._identity(), "runs_on": self._place()}, indent=2) + "\n")
+            write_json(self.folder / "config.json", {**self._identity(), "runs_on": self._place()})
 
     def _identity(self) -> Tree:
         return {"describe": self.describe, "train": dump(self.config), "fingerprint": self.source.fingerprint}
@@ -304,7 +297,7 @@ class Trainer:
             state = {**self._identity(), "versions": _versions(), "optimizer": scalars, "best": self.best, "elapsed": self.elapsed}
             state |= {"skipped": self.skipped, "window": {"sums": self.window.sums, "steps": self.window.steps}}
             write_checkpoint(self.folder / "checkpoints", self.step, parts, state)
-            drop_old_checkpoints(self.folder / "checkpoints", self.config.keep, self.best["step"] if self.best else None)
+            drop_old_checkpoints(self.folder / "checkpoints", self.step, self.config.keep, self.best["step"] if self.best else None)
         self._saved_at = self.step
         distributed.barrier(self.world)
 
@@ -391,6 +384,12 @@ class Trainer:
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
+
+
+def _device(name: str, world: distributed.World) -> torch.device:
+    """Under torchrun each rank of a machine takes its own GPU."""
+    device = pick_device(name)
+    return pick_device(f"cuda:{world.local_rank}") if device.type == "cuda" and device.index is None else device
 
 
 def _count(optimizer: torch.optim.Optimizer) -> int:

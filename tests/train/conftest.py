@@ -1,0 +1,50 @@
+"""Processes for the trainer's tests: started in milliseconds from a server that has torch loaded, and killed without regard."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+Start = Callable[..., ForkServerProcess]
+
+
+@pytest.fixture(scope="session")
+def start() -> Iterator[Start]:
+    """Start the toy training of `train_toys.main` (or one rank of it) in a process of its own."""
+    import train_toys
+
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent.parent), *([before] if before else [])])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["train_toys", "torch._inductor"])  # the second is what deterministic algorithms import
+    started: list[ForkServerProcess] = []
+
+    def begin(folder: Path, rank: int | None = None, port: int = 0, **wishes: Any) -> ForkServerProcess:
+        wanted = json.dumps(wishes)
+        target, arguments = train_toys.main, (str(folder), wanted)
+        if rank is not None:
+            target, arguments = train_toys.rank, (rank, port, str(folder), wanted)
+        process = context.Process(target=target, args=arguments)
+        process.start()
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.join()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before

@@ -1,0 +1,99 @@
+"""Two gloo processes, as torchrun starts them, against one process with the same global batch."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Start
+from test_resume import finish, outcome, steps_logged, wait_for_step
+from torch import Tensor
+from train_toys import trainer
+
+from theseus_core.errors import TheseusError
+from theseus_core.train.checkpoint import PARTS, newest_checkpoint
+from theseus_core.train.journal import read_journal
+
+WISHES: dict[str, Any] = {"noise": 0.0, "accumulate": 2, "threads": 1, "evaluate_every": 3, "best": "sum"}
+CASES = [("ddp", "toy", "muon"), ("fsdp", "toy", "muon"), ("ddp", "gan", "adamw"), ("fsdp", "toy", "adamw8bit")]
+
+
+def two_ranks(start: Start, folder: Path, **wishes: Any) -> list[Any]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [start(folder, rank=number, port=port, **wishes) for number in range(2)]
+
+
+def everything(folder: Path) -> dict[str, Tensor]:
+    saved = newest_checkpoint(folder / "checkpoints")
+    assert saved is not None
+    return {f"{part}/{name}": tensor for part in PARTS for name, tensor in saved.tensors(part).items()}
+
+
+@pytest.mark.parametrize(("kind", "family", "optimizer"), CASES[:3])
+def test_two_ranks_are_one_process(kind: str, family: str, optimizer: str, tmp_path: Path, start: Start) -> None:
+    wishes = {**WISHES, "family": family, "optimizer": optimizer}
+    assert finish(start(tmp_path / "one", **wishes)) == 0
+    ranks = two_ranks(start, tmp_path / "two", **wishes, distributed=kind)
+    assert [finish(process) for process in ranks] == [0, 0]
+    one, two = everything(tmp_path / "one"), everything(tmp_path / "two")
+    assert one.keys() == two.keys()
+    # Muon's iteration rounds to bf16 (8 bits), where the last bit of a gradient can tip a value
+    close = {"rtol": 1e-2, "atol": 1e-3} if optimizer == "muon" else {"rtol": 1e-4, "atol": 1e-6}
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], **close, msg=lambda text, name=name: f"{name}: {text}")
+    for ours, theirs in zip(
+        read_journal(tmp_path / "two/metrics.jsonl"), read_journal(tmp_path / "one/metrics.jsonl"), strict=True
+    ):
+        for key in (key for key in theirs if key.endswith(("loss", "grad_norm"))):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-2 if optimizer == "muon" else 1e-4), (theirs["step"], key)
+
+
+@pytest.mark.parametrize(("kind", "family", "optimizer"), [CASES[0], CASES[1]])
+def test_two_killed_ranks_end_bit_identical(kind: str, family: str, optimizer: str, tmp_path: Path, start: Start) -> None:
+    wishes = {**WISHES, "family": family, "optimizer": optimizer, "noise": 0.1, "steps": 12, "distributed": kind}
+    assert [finish(process) for process in two_ranks(start, tmp_path / "whole", **wishes)] == [0, 0]
+    ranks = two_ranks(start, tmp_path / "killed", **wishes, pause=0.02)
+    wait_for_step(tmp_path / "killed", 6, ranks[0])
+    for process in ranks:
+        process.kill()
+    assert [finish(process) for process in ranks] == [-signal.SIGKILL] * 2
+    assert 6 <= steps_logged(tmp_path / "killed") < 12
+    assert [finish(process) for process in two_ranks(start, tmp_path / "killed", **wishes)] == [0, 0]
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+def test_a_sharded_run_goes_on_in_one_process(tmp_path: Path, start: Start) -> None:
+    """A checkpoint is whole, whatever wrote it."""
+    wishes = {**WISHES, "optimizer": "adamw"}
+    ranks = two_ranks(start, tmp_path / "moved", **wishes, steps=6, distributed="fsdp", schedule="constant")
+    assert [finish(process) for process in ranks] == [0, 0]
+    for folder in ("moved", "one"):
+        assert finish(start(tmp_path / folder, **wishes, steps=8, schedule="constant")) == 0
+    one, moved = everything(tmp_path / "one"), everything(tmp_path / "moved")
+    for name in one:
+        torch.testing.assert_close(moved[name], one[name], rtol=1e-4, atol=1e-6)
+
+
+def test_fsdp_refuses_several_phases(tmp_path: Path, start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    ranks = two_ranks(start, tmp_path, **WISHES, family="gan", distributed="fsdp")
+    assert [finish(process) for process in ranks] == [1, 1]
+
+
+def test_distributed_without_torchrun_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TheseusError, match="not started by torchrun.*: fsdp") as caught:
+        trainer(tmp_path, distributed="fsdp")
+    assert "torchrun" in str(caught.value.hint)
+
+
+def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "3"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TheseusError, match="does not divide over 3 ranks x 2 micro-steps: 8") as caught:
+        trainer(tmp_path, accumulate=2, batch_size=8)
+    assert "--batch-size 6" in str(caught.value.hint)
