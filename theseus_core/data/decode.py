@@ -142,7 +142,7 @@ class VideoFilm:
     def __iter__(self) -> Iterator[Shown]:
         held, begin, appears = None, Fraction(0), Fraction(0)
         for frame in self._frames():
-            time = None if frame.pts is None else frame.pts * self._stream.time_base  # type: ignore[operator]
+            time = self._time(frame)
             if held is None:
                 begin = time or Fraction(0)
             else:
@@ -152,6 +152,10 @@ class VideoFilm:
             held = frame
         if held is not None:
             yield held, appears, appears + self._last_step(held)
+
+    def _time(self, frame: av.VideoFrame) -> Fraction | None:
+        base = self._stream.time_base
+        return None if frame.pts is None or base is None else Fraction(frame.pts * base)
 
     def _last_step(self, frame: av.VideoFrame) -> Fraction:
         seconds = Fraction(frame.duration or 0) * (self._stream.time_base or Fraction(0))

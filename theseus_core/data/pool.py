@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -64,8 +64,10 @@ class Pool(AbstractContextManager["Pool"]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
-            worker.close()
+            worker.kill()
         self._threads.shutdown(wait=True)
+        for worker in self._workers:
+            worker.end()
 
 
 class Worker:
@@ -80,7 +82,7 @@ class Worker:
     def convert(self, job: Job) -> Tree:
         """What the worker answers, or why it cannot any more: reason timeout or crashed."""
         if self._process is not None and self._process.poll() is not None:
-            self._end()  # it died in peace: not the fault of this file
+            self.end()  # it died in peace: not the fault of this file
         process = self._process or self._start()
         assert process.stdin is not None
         try:
@@ -88,14 +90,16 @@ class Worker:
             process.stdin.flush()
             return self._answer(process, self._settings.timeout)
         except TimeoutError:
-            self._end()
+            self.end()
             return {"reason": "timeout", "detail": f"more than {self._settings.timeout:g} seconds"}
         except (EOFError, OSError):
-            return {"reason": "crashed", "detail": _death(self._end())}
+            return {"reason": "crashed", "detail": _death(self.end())}
 
-    def close(self) -> None:
+    def kill(self) -> None:
+        """From another thread: let whatever `convert` waits for come to its end."""
         self._closed = True
-        self._end()
+        if self._process is not None:
+            self._process.kill()
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._closed:
@@ -117,7 +121,7 @@ class Worker:
             process.stdin.flush()
             self._answer(process, START_SECONDS)
         except (EOFError, OSError) as error:  # TimeoutError is an OSError
-            message = f"a worker process does not start: {_death(self._end())}"
+            message = f"a worker process does not start: {_death(self.end())}"
             raise TheseusError(message, hint="is there memory left, and is the package whole? theseus doctor") from error
         return process
 
@@ -137,19 +141,17 @@ class Worker:
         answer: Tree = json.loads(line)
         return answer
 
-    def _end(self) -> int:
+    def end(self) -> int:
+        """End the process and say how it ended."""
         process, self._process, self._rest = self._process, None, b""
         if process is None:
             return 0
-        if process.poll() is None and process.stdout is not None:
-            process.kill()
+        process.kill()  # changes nothing for one that is dying already
         code = process.wait()
         for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:  # what was still to be written to the dead
-                    continue
+            assert pipe is not None
+            with suppress(OSError):  # what was still to be written to the dead
+                pipe.close()
         return code
 
 

@@ -10,13 +10,12 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from theseus_core.config import Tree
 from theseus_core.data.decode import open_film
 from theseus_core.data.filters import PrepSettings, Rejected, cut
 from theseus_core.data.resize import Resizer
-from theseus_core.data.shards import content_key, encode_frames
+from theseus_core.data.shards import Frames, content_key, encode_frames
 
 
 def main() -> None:
@@ -45,7 +44,8 @@ def convert(path: Path, spool: Path, settings: PrepSettings) -> Tree:
         with open_film(path) as film, _Spool(spool) as encoded:
             resize = Resizer((settings.width, settings.height), settings.fit, film.pixel_aspect, film.opaque)
             for frames, fps in cut(film, resize, settings):
-                clips.append({"key": content_key(frames), "frames": len(frames), "fps": fps, "bytes": encoded.write(frames)})
+                shape = {"frames": len(frames), "fps": fps, "width": settings.width, "height": settings.height}
+                clips.append({"key": content_key(frames), **shape, "bytes": encoded.write(frames)})
         return {"clips": clips}
     except Rejected as rejected:
         return {"reason": rejected.reason, "detail": rejected.detail}
@@ -76,7 +76,7 @@ class _Spool:
             raise DiskError(error.strerror) from error
         return self
 
-    def write(self, frames: Any) -> int:
+    def write(self, frames: Frames) -> int:
         data = encode_frames(frames)
         try:
             self._file.write(data)

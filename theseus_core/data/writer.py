@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ class Place:
     index: int = 0
     offset: int = 0
 
+    def settled(self, chunk_size: int) -> Place:
+        """Here, or at the start of the next chunk where this one is full."""
+        return Place(self.chunk + 1) if self.index == chunk_size else self
+
+    def after(self, size: int) -> Place:
+        """Behind a clip of `size` bytes that lies here."""
+        return Place(self.chunk, self.index + 1, self.offset + size)
+
 
 class ChunkWriter(AbstractContextManager["ChunkWriter"]):
     """Appends encoded clips to `folder/chunks/`, a new file every `chunk_size` clips.
@@ -47,14 +56,14 @@ class ChunkWriter(AbstractContextManager["ChunkWriter"]):
 
     def append(self, data: bytes) -> Place:
         """Write one encoded clip and say where it lies."""
-        if self.place.index == self.chunk_size:
+        place = self.place.settled(self.chunk_size)
+        if place.chunk != self.place.chunk:
             self._close()
-            self.place = Place(self.place.chunk + 1)
+        self.place = place
         if self._file is None:
             self._file = self._open()
-        place = self.place
         self._file.write(data)
-        self.place = Place(place.chunk, place.index + 1, place.offset + len(data))
+        self.place = place.after(len(data))
         return place
 
     def sync(self) -> None:
@@ -93,11 +102,20 @@ def publish(output: Path, records: Sequence[Record], rejected: Sequence[Tree], d
     write_rejected(output, rejected)
     for name in ("chunks", "contact_sheet.png"):
         if (partial / name).exists():
+            remove(output / name)
             os.replace(partial / name, output / name)
     totals = {"clips": len(records), "frames": sum(r.frames for r in records), "bytes": sum(r.bytes for r in records)}
     whole = {"format": FORMAT, **described, **totals, "fingerprint": fingerprint(records)}
     write_json(output / "dataset.json", whole)
-    remove(partial)
+    shutil.rmtree(partial, ignore_errors=True)  # the last worker of a killed run may still be writing there
+
+
+def take_back(output: Path) -> None:
+    """Undo a `publish` that was interrupted before it wrote dataset.json, so that work can go on in `output/.partial/`."""
+    chunks = output / PARTIAL / "chunks"
+    if (output / "chunks").exists() and not chunks.exists():
+        chunks.parent.mkdir(exist_ok=True)
+        os.replace(output / "chunks", chunks)
 
 
 def write_rejected(output: Path, rejected: Sequence[Tree]) -> None:

@@ -8,6 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,8 @@ def match(table: Path, rows: Sequence[Row], found: Sequence[Found]) -> tuple[dic
     A row fits the file at its path relative to the table; failing that, the one file of that name, if no other row and no other
     file has it.
     """
-    base = os.path.realpath(table.parent)
-    at = {os.path.normpath(os.path.join(os.path.realpath(file.path.parent), file.path.name)): file.name for file in found}
+    real = cache(os.path.realpath)
+    at = {os.path.join(real(file.path.parent), file.path.name): file.name for file in found}
     called: dict[str, list[str]] = defaultdict(list)
     for file in found:
         called[file.path.name].append(file.name)
@@ -130,7 +131,7 @@ def match(table: Path, rows: Sequence[Row], found: Sequence[Found]) -> tuple[dic
     captions: dict[str, dict[str, None]] = defaultdict(dict)
     missing = 0
     for row in rows:
-        name = at.get(os.path.normpath(os.path.join(base, row.path)))
+        name = at.get(os.path.normpath(os.path.join(real(table.parent), row.path)))
         if name is None and len(called[_last(row.path)]) == len(meant[_last(row.path)]) == 1:
             name = called[_last(row.path)][0]
         if name is None:
