@@ -38,7 +38,7 @@ class Block(nn.Module):
         super().__init__()
         self.dropout = dropout
         self.norm = nn.LayerNorm(width)
-        self.attend = nn.Linear(width, 3 * width)
+        self.attend = nn.Linear(width, 3 * width, bias=False)  # a bias of the keys has no gradient but noise
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, N, D)

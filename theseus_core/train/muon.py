@@ -22,7 +22,7 @@ class Muon(Optimizer):
     """Momentum whose update is made orthogonal; for 2-D matrices.
 
     `torch.optim.Muon` gives the same updates one matrix at a time. This one stacks matrices of one shape, which on a CPU is
-    several times faster, takes fp32 where bf16 is emulated, and takes sharded matrices.
+    several times faster, computes in fp32 in a training that does, and takes sharded matrices.
 
     Args:
         groups: parameter groups with `lr` and `weight_decay`.

@@ -13,7 +13,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from theseus_core.contracts import Trainable
-from theseus_core.device import has_fast_bf16
 from theseus_core.errors import TheseusError
 from theseus_core.train.config import TrainConfig
 from theseus_core.train.distributed import gather
@@ -83,7 +82,9 @@ def split(model: Trainable, phase: str) -> dict[str, list[tuple[str, nn.Paramete
     return groups
 
 
-def build_optimizers(model: Trainable, phase: str, config: TrainConfig, device: torch.device) -> dict[str, Optimizer]:
+def build_optimizers(
+    model: Trainable, phase: str, config: TrainConfig, device: torch.device, dtype: torch.dtype
+) -> dict[str, Optimizer]:
     """The optimizers of one phase by label (`generator.muon`); each group's peak rate is its `peak_lr`.
 
     Raises:
@@ -94,7 +95,7 @@ def build_optimizers(model: Trainable, phase: str, config: TrainConfig, device: 
     if config.optimizer == "muon":
         matrices = _group(parts.pop("matrices"), config.lr * config.muon_lr_ratio, config.weight_decay)
         if matrices:
-            optimizers[f"{phase}.muon"] = Muon(matrices, torch.bfloat16 if has_fast_bf16(device) else torch.float32)
+            optimizers[f"{phase}.muon"] = Muon(matrices, dtype)
     decayed = [*parts.get("matrices", []), *parts["decayed"]]
     rest = _group(decayed, config.lr, config.weight_decay) + _group(parts["plain"], config.lr, 0.0)
     if rest:
@@ -171,8 +172,8 @@ class Phase:
             optimizer.step()
 
 
-def build_phases(model: Trainable, config: TrainConfig, device: torch.device) -> list[Phase]:
-    """The phases of a model with their optimizers.
+def build_phases(model: Trainable, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> list[Phase]:
+    """The phases of a model with their optimizers; `dtype` is what Muon computes in.
 
     Raises:
         TheseusError: the optimizer cannot run here, or has nothing to do.
@@ -183,7 +184,7 @@ def build_phases(model: Trainable, config: TrainConfig, device: torch.device) ->
         own = {label: p for label, p in model.phase_parameters(name) if p.requires_grad}
         mine = {id(p) for p in own.values()}
         others = [p for key, p in trainable.items() if key not in mine]
-        phases.append(Phase(name, own, build_optimizers(model, name, config, device), others))
+        phases.append(Phase(name, own, build_optimizers(model, name, config, device, dtype), others))
     labels = [label for phase in phases for label in phase.optimizers]
     if config.optimizer == "muon" and not any(label.endswith(".muon") for label in labels):
         raise TheseusError(f"this model has no matrices in repeated blocks for optimizer: {config.optimizer}", hint="use adamw")

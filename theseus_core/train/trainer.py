@@ -221,7 +221,7 @@ class Trainer:
             model.compile()
         with explained():
             self.wrapped = distributed.wrap(model, self.world, self.device)
-        self.phases = build_phases(model, self.config, self.device)
+        self.phases = build_phases(model, self.config, self.device, self.dtype)
         self.ema = Ema(model, self.config.ema)
 
     def _begin(self) -> None:
