@@ -39,8 +39,6 @@ class TextToVideo:
         self.tokenizer, self.text_encoder, self.generator = parts.tokenizer, parts.text_encoder, parts.generator
         self.defaults = parts.defaults
         self.device, self.dtype, self.offload = device, dtype, offload
-        for part in (self.text_encoder, self.generator, self.tokenizer):
-            part.requires_grad_(False)
         offloading.place([self.text_encoder, self.generator, self.tokenizer], self.generator, device, offload)
 
     @classmethod

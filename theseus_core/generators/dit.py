@@ -108,6 +108,7 @@ class Model(Generator):
         self.config = config
         self.patch = config.patch
         self.path = RectifiedFlow()
+        self.patch = config.patch
         self.patch_in = nn.Linear(config.latent_channels * config.patch**2, config.width)
         self.text_in = nn.Linear(config.text_width, config.width)
         self.time_in = TimeEmbedding(config.width, config.time_width)

@@ -55,13 +55,13 @@ class Block(nn.Module):
         self.conv = CausalConv(width)
         self.mlp_norm = nn.LayerNorm(width, bias=False)
         self.mlp = GatedMLP(width, int(width * expansion))
-        nn.init.zeros_(self.mlp.down.weight)
-        nn.init.zeros_(self.conv.space.weight)
-        nn.init.zeros_(self.conv.space.bias)
+        for last in (self.mlp.down.weight, *self.conv.space.parameters()):
+            nn.init.zeros_(last)  # a block starts as the identity
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         x = x + self.conv(self.conv_norm(x), cache)
-        return x + self.mlp(self.mlp_norm(x))
+        x = x + self.mlp(self.mlp_norm(x))
+        return x
 
 
 class Trunk(nn.Module):
@@ -99,7 +99,8 @@ class Encoder(nn.Module):
             video = video[:, :, 1:]
         if video.shape[2]:
             parts.append(self.rest(patchify(video, TIME)))  # (B, k, h, w, D)
-        return self.moments(self.trunk(torch.cat(parts, dim=1), cache))  # (B, t, h, w, 2 Z)
+        moments: Tensor = self.moments(self.trunk(torch.cat(parts, dim=1), cache))  # (B, t, h, w, 2 Z)
+        return moments
 
 
 class Decoder(nn.Module):

@@ -1,0 +1,228 @@
+"""`theseus train`: a dataset becomes a video autoencoder, and both become a transformer that words steer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from theseus_cli import console
+from theseus_cli.options import CompileOption
+from theseus_core.errors import TheseusError
+
+if TYPE_CHECKING:
+    from theseus_core.train.tasks import Outcome, Report
+
+app = typer.Typer(no_args_is_help=True, help="Train a model on a prepared dataset.")
+
+
+class Optimizer(StrEnum):
+    """What turns gradients into steps."""
+
+    muon = "muon"
+    adamw = "adamw"
+    adamw8bit = "adamw8bit"
+
+
+class TrainDType(StrEnum):
+    """Precision of the computation."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+TRAINING, RUN = "Training", "Run"
+DataOption = Annotated[Path, typer.Option("--data", help="A prepared dataset.", rich_help_panel=RUN)]
+PresetOption = Annotated[str, typer.Option("--preset", help="debug, tiny, small, base, or ten-clips.", rich_help_panel=RUN)]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="A YAML file laid over the preset; every key is obeyed.", rich_help_panel=RUN)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="One setting over all others, such as model.width=256.", rich_help_panel=RUN),
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Go on where the run stopped, or start it anew.", rich_help_panel=RUN)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on stdout.", rich_help_panel=RUN)]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps in all.", rich_help_panel=TRAINING)]
+EpochsOption = Annotated[float | None, typer.Option("--epochs", help="Instead of --steps.", rich_help_panel=TRAINING)]
+BatchOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="Clips a step.", rich_help_panel=TRAINING)]
+LrOption = Annotated[float | None, typer.Option("--lr", help="Peak learning rate.", rich_help_panel=TRAINING)]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Of every random draw.", rich_help_panel=TRAINING)]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=TRAINING)]
+DTypeOption = Annotated[TrainDType | None, typer.Option("--dtype", help="Precision.", rich_help_panel=TRAINING)]
+OptimizerOption = Annotated[Optimizer | None, typer.Option("--optimizer", help="The optimizer.", rich_help_panel=TRAINING)]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Threads that draw batches ahead.", rich_help_panel=TRAINING)
+]
+
+
+@app.command()
+def vae(
+    data: DataOption = Path("dataset"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.", rich_help_panel=RUN)] = Path("runs/vae"),
+    family: Annotated[str | None, typer.Option("--family", help="causal_vae.", rich_help_panel=RUN)] = None,
+    preset: PresetOption = "small",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    steps: StepsOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    dtype: DTypeOption = None,
+    optimizer: OptimizerOption = None,
+    compile: CompileOption = False,
+    workers: WorkersOption = None,
+    resume: ResumeOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a video autoencoder: clips to small latents and back."""
+    from theseus_core.train.tasks import configure_run, train_tokenizer
+
+    flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers)
+    run = _configured(lambda *more: configure_run("vae", preset, *_given(config, flags, settings), *more), data, steps, epochs)
+    console.say(f"training {run.family} ({run.model_preset}) on {data}, {run.train.steps} steps, into {output}")
+    with _reported("training") as report:
+        outcome = train_tokenizer(run, data, output, report, resume)
+    _tell(outcome, as_json)
+    console.say_next("theseus train transformer" + _changed("--data", data, "dataset") + _changed("--vae", output, "runs/vae"))
+
+
+@app.command()
+def transformer(
+    data: DataOption = Path("dataset"),
+    vae: Annotated[Path, typer.Option("--vae", help="A trained tokenizer: a run or a model folder.", rich_help_panel=RUN)] = Path(
+        "runs/vae"
+    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.", rich_help_panel=RUN)] = Path(
+        "runs/transformer"
+    ),
+    family: Annotated[str | None, typer.Option("--family", help="dit.", rich_help_panel=RUN)] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", help="builtin, or a frozen CLIP, BERT, T5 by name or folder.", rich_help_panel=RUN),
+    ] = None,
+    preset: PresetOption = "small",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    steps: StepsOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    dtype: DTypeOption = None,
+    optimizer: OptimizerOption = None,
+    compile: CompileOption = False,
+    workers: WorkersOption = None,
+    resume: ResumeOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a generator: words to latents, which the autoencoder turns into a video."""
+    from theseus_core.train.tasks import configure_run, train_generator
+
+    flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers)
+    if text == "builtin":
+        flags |= {"text_family": "builtin"}
+    elif text is not None:
+        flags |= {"text_family": "hub", "text": {"source": text}}
+    run = _configured(
+        lambda *more: configure_run("transformer", preset, *_given(config, flags, settings), *more), data, steps, epochs
+    )
+    console.say(f"training {run.family} ({run.model_preset}) on {data} and {vae}, {run.train.steps} steps, into {output}")
+    with _reported("training") as report:
+        outcome = train_generator(run, data, vae, output, report, resume)
+    _tell(outcome, as_json)
+    model = "" if output == Path("runs/transformer") else f" --model {output}"
+    console.say_next(f'theseus generate "your words"{model} -o out.mp4')
+
+
+def _flags(
+    family: str | None,
+    steps: int | None,
+    batch_size: int | None,
+    lr: float | None,
+    seed: int | None,
+    device: str | None,
+    dtype: TrainDType | None,
+    optimizer: Optimizer | None,
+    compile: bool,
+    workers: int | None,
+) -> dict[str, Any]:
+    train = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "device": device,
+        "dtype": dtype,
+        "optimizer": optimizer,
+        "compile": compile or None,
+        "workers": workers,
+    }
+    flags: dict[str, Any] = {"train": {key: str(v) if isinstance(v, StrEnum) else v for key, v in train.items() if v is not None}}
+    return flags | ({"family": family} if family is not None else {})
+
+
+def _given(config: Path | None, flags: dict[str, Any], settings: list[str] | None) -> list[dict[str, Any]]:
+    """What is laid over the preset, the strongest last: the YAML file, the flags, `--set`."""
+    from theseus_core.config import assignments, read_yaml
+
+    return [read_yaml(config) if config is not None else {}, flags, assignments(settings or [])]
+
+
+def _configured(configure: Callable[..., Any], data: Path, steps: int | None, epochs: float | None) -> Any:
+    """The run's settings, with epochs turned into steps over the clips that are trained on."""
+    run = configure()
+    if epochs is None:
+        return run
+    if steps is not None:
+        raise TheseusError("--steps and --epochs both say how long to train", hint="give one of them")
+    if epochs <= 0:
+        raise TheseusError(f"--epochs must be above 0: {epochs:g}")
+    from theseus_core.data.loader import split
+    from theseus_core.data.shards import Dataset
+
+    trained, _ = split(Dataset.open(data), run.hold_out)
+    return configure({"train": {"steps": max(1, round(epochs * len(trained) / run.train.batch_size))}})
+
+
+@contextmanager
+def _reported(label: str) -> Iterator[Report]:
+    """Progress on stderr: a bar on a terminal, a line every half minute elsewhere."""
+    from theseus_core.train.tasks import Report
+
+    last = time.monotonic()
+    with console.progress("encoding") as encoding, console.progress(label) as advance:
+
+        def step(done: int, total: int, scores: dict[str, float]) -> None:
+            nonlocal last
+            advance(done, total)
+            if not console.err.is_terminal and (time.monotonic() - last > 30 or done == total):
+                last = time.monotonic()
+                console.say(f"step {done}/{total}", " ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+
+        yield Report(step=step, encoding=encoding, note=console.say)
+
+
+def _tell(outcome: Outcome, as_json: bool) -> None:
+    if outcome.scores:
+        console.table(["score", "value"], [[name, value] for name, value in outcome.scores.items() if name != "seconds"])
+    console.say(f"journal, curves and samples: {outcome.folder}")
+    if as_json:
+        console.emit({"run": str(outcome.folder), "model": str(outcome.model), "scores": outcome.scores})
+    else:
+        console.emit(outcome.model)
+
+
+def _changed(flag: str, value: Path, default: str) -> str:
+    return "" if value == Path(default) else f" {flag} {value}"

@@ -1,0 +1,207 @@
+"""Latents and text embeddings, computed once and kept in the dataset's `cache/`.
+
+A cache folder is named by the hash of all that its content depends on: the clips, the encoder's weights and settings. Another
+dataset, another encoder or another precision has another folder, so what is read is never stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from theseus_core.contracts import Batch, Progress, Text, TextEncoder, VideoTokenizer
+from theseus_core.data.loader import Draw, digest, window, window_starts
+from theseus_core.data.shards import Dataset
+from theseus_core.device import autocast
+from theseus_core.errors import TheseusError
+from theseus_core.files import replacing
+
+CLIPS_PER_FILE = 256
+CAPTIONS_PER_FILE = 4096
+
+
+def weights_hash(module: nn.Module) -> str:
+    """A hash of every weight and of its name."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        total.update(name.encode() + str(tensor.dtype).encode() + str(tuple(tensor.shape)).encode())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()[:16]
+
+
+class LatentCache:
+    """The latents of every clip's windows.
+
+    Args:
+        frames: T, the length of a window.
+        windows: windows per clip, at most, spread evenly over it.
+        device, dtype: where and in what precision to encode, where that is still to be done.
+        progress: called with (files of the cache done, in all).
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        tokenizer: VideoTokenizer,
+        frames: int,
+        windows: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        progress: Progress | None = None,
+    ) -> None:
+        self.dataset, self.tokenizer, self.frames, self.windows = dataset, tokenizer, frames, windows
+        name = digest("latents", 1, dataset.fingerprint, weights_hash(tokenizer), frames, windows, str(dtype))
+        self.fingerprint = name
+        self.folder = dataset.path / "cache" / name
+        with _alone(self.folder):
+            self._encode(device, dtype, progress)
+
+    def read(self, clip: int, which: float) -> Tensor:
+        """(Z, t, h, w) of a window of a clip; `which` in [0, 1) chooses it."""
+        path = self._path(clip // CLIPS_PER_FILE)
+        try:
+            with safe_open(path, "pt") as file:  # mapped: what is not asked for is not read
+                latents: Tensor = file.get_slice(str(clip))[:]
+        except (SafetensorError, OSError) as error:
+            raise TheseusError(f"damaged cache of latents: {path}", hint=f"remove it: rm -r {self.folder}") from error
+        return latents[int(which * len(latents))].float()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.safetensors"
+
+    def _encode(self, device: torch.device, dtype: torch.dtype, progress: Progress | None) -> None:
+        tokenizer = self.tokenizer.to(device).eval()
+        total = -(-len(self.dataset) // CLIPS_PER_FILE)
+        for number in range(total):
+            if not self._path(number).exists():
+                begin = number * CLIPS_PER_FILE
+                clips = range(begin, min(begin + CLIPS_PER_FILE, len(self.dataset)))
+                with torch.no_grad(), autocast(device, dtype):
+                    encoded = {str(clip): self._latents(tokenizer, clip, device) for clip in clips}
+                _write(encoded, self._path(number))
+            if progress is not None:
+                progress(number + 1, total)
+
+    def _latents(self, tokenizer: VideoTokenizer, clip: int, device: torch.device) -> Tensor:
+        """(windows, Z, t, h, w) of a clip in half precision, one window after the other: memory stays small."""
+        frames = self.dataset.read(clip).frames
+        starts = window_starts(len(frames), self.frames, self.windows)
+        parts = [tokenizer.encode(window(frames, self.frames, start)[None].to(device)) for start in starts]
+        return torch.cat(parts).half().cpu().contiguous()
+
+
+class CaptionCache:
+    """The embeddings of captions by a frozen text encoder, in half precision."""
+
+    def __init__(
+        self,
+        folder: Path,
+        captions: Sequence[str],
+        encoder: TextEncoder,
+        device: torch.device,
+        dtype: torch.dtype,
+        progress: Progress | None = None,
+    ) -> None:
+        self.numbers = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
+        self.encoder = encoder
+        name = digest("text", 1, list(self.numbers), weights_hash(encoder), encoder.max_tokens, str(dtype))
+        self.fingerprint = name
+        self.folder = folder / "cache" / name
+        with _alone(self.folder):
+            self._encode(device, dtype, progress)
+
+    def read(self, captions: Sequence[str]) -> Text:
+        """Text with embeddings (B, L, E) of captions that were given when the cache was made."""
+        rows = [self._row(self.numbers[caption]) for caption in captions]
+        embeddings, masks = zip(*rows, strict=True)
+        return Text(mask=torch.stack(masks), embeddings=torch.stack(embeddings).float())
+
+    def _row(self, number: int) -> tuple[Tensor, Tensor]:
+        path = self._path(number // CAPTIONS_PER_FILE)
+        try:
+            with safe_open(path, "pt") as file:
+                row = number % CAPTIONS_PER_FILE
+                return file.get_slice("embeddings")[row], file.get_slice("mask")[row].bool()
+        except (SafetensorError, OSError) as error:
+            raise TheseusError(f"damaged cache of text: {path}", hint=f"remove it: rm -r {self.folder}") from error
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.safetensors"
+
+    def _encode(self, device: torch.device, dtype: torch.dtype, progress: Progress | None) -> None:
+        encoder = self.encoder.to(device).eval()
+        captions = list(self.numbers)
+        total = -(-len(captions) // CAPTIONS_PER_FILE)
+        for number in range(total):
+            if not self._path(number).exists():
+                some = captions[number * CAPTIONS_PER_FILE :][:CAPTIONS_PER_FILE]
+                with torch.no_grad(), autocast(device, dtype):
+                    _write(_embedded(encoder, some), self._path(number))
+            if progress is not None:
+                progress(number + 1, total)
+
+
+def _embedded(encoder: TextEncoder, captions: Sequence[str], at_once: int = 32) -> dict[str, Tensor]:
+    texts = [encoder.encode(captions[i : i + at_once]) for i in range(0, len(captions), at_once)]
+    embeddings = [text.embeddings.half().cpu() for text in texts if text.embeddings is not None]
+    return {"embeddings": torch.cat(embeddings), "mask": torch.cat([text.mask.cpu() for text in texts]).to(torch.uint8)}
+
+
+def _alone(folder: Path) -> FileLock:
+    """One process fills a cache folder, be it a rank or another run; the others wait, and find it filled."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / ".lock")
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    with replacing(path) as part:
+        save_file(tensors, part)
+
+
+class LatentSource:
+    """Batches of latents with their text, for a generator.
+
+    Args:
+        words: captions to text: a trained-along encoder's `tokenize`, or a cache's `read`.
+        words_fingerprint: of what `words` gives.
+        caption_dropout: the share of captions replaced by "", which classifier-free guidance needs.
+    """
+
+    def __init__(
+        self,
+        latents: LatentCache,
+        draw: Draw,
+        words: Callable[[Sequence[str]], Text],
+        words_fingerprint: str,
+        caption_dropout: float,
+    ) -> None:
+        self.latents, self.draw, self.words, self.caption_dropout = latents, draw, words, caption_dropout
+        self.fingerprint = digest(latents.fingerprint, draw.seed, draw.clips, words_fingerprint, caption_dropout)
+
+    def batch(self, step: int, micro: int, rank: int, world: int) -> Batch:
+        """Latents (B, Z, t, h, w) and text."""
+        places = self.draw.places(step, micro, rank, world)
+        latents = torch.stack([self.latents.read(clip, random.random()) for clip, random in places])
+        captions = [self._caption(clip, random) for clip, random in places]
+        return Batch(latents=latents, text=self.words(captions), captions=captions)
+
+    def _caption(self, clip: int, random: np.random.Generator) -> str:
+        captions = self.latents.dataset.records[clip].captions
+        chosen = captions[random.integers(len(captions))]
+        return "" if random.random() < self.caption_dropout else chosen
+
+    def held_out(self, clips: Sequence[int], size: int) -> Iterator[Batch]:
+        """Batches of the first window and caption of each clip, none dropped."""
+        for i in range(0, len(clips), size):
+            some = clips[i : i + size]
+            captions = [self.latents.dataset.records[clip].captions[0] for clip in some]
+            latents = torch.stack([self.latents.read(clip, 0.0) for clip in some])
+            yield Batch(latents=latents, text=self.words(captions), captions=captions)

@@ -1,0 +1,123 @@
+"""Batches of a prepared dataset, every one a pure function of (seed, step, micro-step, rank): the data position is the step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from theseus_core.contracts import Batch
+from theseus_core.data.shards import Dataset
+from theseus_core.errors import TheseusError
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How clips are drawn into batches: shuffled anew every epoch, every clip once an epoch.
+
+    Attributes:
+        clips: places in the dataset's records.
+        batch_size: clips a step, over all ranks and micro-steps.
+        accumulate: micro-steps a step.
+        seed: of the order.
+    """
+
+    clips: tuple[int, ...]
+    batch_size: int
+    accumulate: int
+    seed: int
+
+    def places(self, step: int, micro: int, rank: int, world: int) -> list[tuple[int, np.random.Generator]]:
+        """The clips of one micro-step of one rank, each with the random numbers that belong to its place in the training."""
+        size = self.batch_size // (self.accumulate * world)
+        begin = step * self.batch_size + (micro * world + rank) * size
+        return [(self._clip(place), np.random.default_rng([self.seed, 1, place])) for place in range(begin, begin + size)]
+
+    def _clip(self, place: int) -> int:
+        epoch, within = divmod(place, len(self.clips))
+        return self.clips[int(_order(self.seed, epoch, len(self.clips))[within])]
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)
+
+
+class VideoSource:
+    """Batches of pixels: a random window of every clip, in time.
+
+    Args:
+        frames: T, the length of a window.
+        max_stride: windows take every frame, or every second, up to this many, where the clip is long enough.
+    """
+
+    def __init__(self, dataset: Dataset, draw: Draw, frames: int, max_stride: int = 1) -> None:
+        self.dataset, self.draw, self.frames, self.max_stride = dataset, draw, frames, max_stride
+        self.fingerprint = digest(dataset.fingerprint, draw.seed, draw.clips, frames, max_stride)
+
+    def batch(self, step: int, micro: int, rank: int, world: int) -> Batch:
+        """Video (B, 3, T, H, W)."""
+        return Batch(video=torch.stack([self._window(*place) for place in self.draw.places(step, micro, rank, world)]))
+
+    def _window(self, clip: int, random: np.random.Generator) -> Tensor:
+        length = self.dataset.records[clip].frames
+        longest = max(1, min(self.max_stride, (length - 1) // max(1, self.frames - 1)))
+        stride = int(random.integers(1, longest + 1))
+        start = int(random.integers(0, max(1, length - (self.frames - 1) * stride)))
+        return window(self.dataset.read(clip).frames, self.frames, start, stride)
+
+
+def window(frames: NDArray[np.uint8], length: int, start: int = 0, stride: int = 1) -> Tensor:
+    """(T, H, W, 3) uint8 to (3, length, H, W) in [-1, 1]; a clip that is too short holds its last frame."""
+    places = np.minimum(start + stride * np.arange(length), len(frames) - 1)
+    return torch.from_numpy(frames[places]).permute(3, 0, 1, 2).float().div_(127.5).sub_(1)
+
+
+def window_starts(frames: int, length: int, count: int) -> list[int]:
+    """Up to `count` starts of windows, evenly spread over a clip; one where the clip is not longer than the window."""
+    room = max(0, frames - length)
+    return sorted({round(room * i / max(1, count - 1)) for i in range(count)})
+
+
+def split(dataset: Dataset, hold_out: float) -> tuple[list[int], list[int]]:
+    """Places of the clips to train on and of those held out: a share of the sources, by a hash of their names.
+
+    Windows of one long source stay together; a source keeps its side when the dataset grows.
+    """
+    held = [i for i, record in enumerate(dataset.records) if _position(record.source) < hold_out]
+    if len(held) == len(dataset):
+        raise TheseusError(f"hold_out leaves no clip to train on: {hold_out}", hint="a share well below 1, such as 0.05")
+    return sorted(set(range(len(dataset))) - set(held)), held
+
+
+def _position(source: str) -> float:
+    return int.from_bytes(hashlib.sha256(source.split("#")[0].encode()).digest()[:6], "big") / 2**48
+
+
+def common_size(dataset: Dataset) -> tuple[int, int]:
+    """(H, W) that all clips share, as a batch needs.
+
+    Raises:
+        TheseusError: they differ.
+    """
+    sizes = {(record.height, record.width) for record in dataset.records}
+    if len(sizes) != 1:
+        raise TheseusError(f"the clips have {len(sizes)} different sizes: {dataset.path}", hint="prepare them at one --size")
+    return sizes.pop()
+
+
+def digest(*parts: object) -> str:
+    """A short hash of plain values."""
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+def stack_windows(dataset: Dataset, clips: Sequence[int], frames: int) -> Tensor:
+    """(B, 3, T, H, W): the first window of each clip."""
+    return torch.stack([window(dataset.read(clip).frames, frames) for clip in clips])
