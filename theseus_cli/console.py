@@ -25,7 +25,7 @@ def emit(value: Any) -> None:
 
 def say(*parts: Any) -> None:
     """A message on stderr."""
-    err.print(*parts)
+    err.print(*parts, soft_wrap=True)
 
 
 def say_next(command: str) -> None:

@@ -12,8 +12,10 @@ from theseus_cli.commands.doctor import doctor
 from theseus_cli.commands.generate import generate
 from theseus_cli.commands.models import app as models
 from theseus_cli.commands.plot import plot
+from theseus_cli.commands.prep import prep
 from theseus_cli.commands.reconstruct import reconstruct
 from theseus_cli.commands.replay import replay
+from theseus_cli.commands.train import app as train
 from theseus_core import __version__
 from theseus_core.errors import TheseusError
 
@@ -27,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.command()(prep)
+app.add_typer(train, name="train")
 app.command()(generate)
 app.command()(replay)
 app.command()(reconstruct)

@@ -57,7 +57,7 @@ def save_model(
     Args:
         made_by: what it came from: dataset fingerprint, configuration, versions, seed.
     """
-    check_match(tokenizer, text_encoder, generator)
+    check_match(generator, tokenizer, text_encoder)
     parts = {"tokenizer": tokenizer, "text_encoder": text_encoder, "generator": generator}
     return _save(folder, parts, {"defaults": dump(defaults), "made_by": made_by})
 
@@ -91,7 +91,7 @@ def load_model(folder: Path) -> Parts:
     assert isinstance(tokenizer, VideoTokenizer)
     assert isinstance(text_encoder, TextEncoder)
     assert isinstance(generator, Generator)
-    check_match(tokenizer, text_encoder, generator)
+    check_match(generator, tokenizer, text_encoder)
     return Parts(tokenizer, text_encoder, generator, validate(Settings, described["defaults"]))
 
 
@@ -119,7 +119,7 @@ def describe(folder: Path) -> Tree:
     return described
 
 
-def check_match(tokenizer: VideoTokenizer, text_encoder: TextEncoder, generator: Generator) -> None:
+def check_match(generator: Generator, tokenizer: VideoTokenizer, text_encoder: TextEncoder | None = None) -> None:
     """Refuse parts that cannot work together.
 
     Raises:
@@ -128,7 +128,7 @@ def check_match(tokenizer: VideoTokenizer, text_encoder: TextEncoder, generator:
     if generator.consumes != tokenizer.produces:
         wanted = f"tokenizers that do: {', '.join(tokenizers_for(generator.consumes)) or 'none'}"
         raise TheseusError(f"the generator needs {generator.consumes}, and the tokenizer makes: {tokenizer.produces}", hint=wanted)
-    widths = {"latent_channels": tokenizer.latent_channels, "text_width": text_encoder.width}
+    widths = {"latent_channels": tokenizer.latent_channels} | ({"text_width": text_encoder.width} if text_encoder else {})
     for name, width in widths.items():
         wanted_width = getattr(generator.config, name, width)  # a family without that setting takes any
         if wanted_width != width:
