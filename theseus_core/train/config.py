@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from theseus_core.config import Config
 
@@ -15,7 +16,7 @@ FREE = frozenset(_WHERE + _HOW_OFTEN)
 
 
 class TrainConfig(Config):
-    """Settings of `Trainer`. A setting that would have no effect is refused."""
+    """Settings of `Trainer`."""
 
     steps: int = Field(1000, ge=1, description="optimizer steps in all; may be raised when a run is resumed, the schedule follows")
     batch_size: int = Field(16, ge=1, description="clips a step, over all ranks and micro-steps")
@@ -59,17 +60,23 @@ class TrainConfig(Config):
     log_every: int = Field(10, ge=1, description="steps that a line of the journal averages over")
     evaluate_every: int = Field(0, ge=0, description="steps from one evaluation to the next; 0 for one at the end")
 
-    @model_validator(mode="after")
-    def _refuse_what_has_no_effect(self) -> Self:
-        self._needs("muon_lr_ratio", self.optimizer == "muon", "optimizer muon")
-        self._needs("decay", self.schedule == "constant-linear", "schedule constant-linear")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must lie in [0, 1): {self.betas}")
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate: {self.accumulate}")
-        return self
+    @field_validator("muon_lr_ratio")
+    @classmethod
+    def _needs_muon(cls, ratio: float, info: ValidationInfo) -> float:
+        if ratio != 1 and info.data.get("optimizer") != "muon":
+            raise PydanticCustomError("no_effect", "it has an effect only with optimizer muon")
+        return ratio
 
-    def _needs(self, field: str, met: bool, condition: str) -> None:
-        value: Any = getattr(self, field)
-        if not met and value != type(self).model_fields[field].default:
-            raise ValueError(f"{field} has an effect only with {condition}: {value}")
+    @field_validator("accumulate")
+    @classmethod
+    def _divides_the_batch(cls, accumulate: int, info: ValidationInfo) -> int:
+        if info.data.get("batch_size", accumulate) % accumulate:
+            raise PydanticCustomError("uneven", "it must divide batch_size {size}", {"size": info.data["batch_size"]})
+        return accumulate
+
+    @field_validator("betas")
+    @classmethod
+    def _are_decay_rates(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise PydanticCustomError("range", "both must be at least 0 and below 1")
+        return betas

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from theseus_core.errors import TheseusError
 from theseus_core.files import replacing
@@ -57,17 +59,26 @@ class Journal:
         Raises:
             TheseusError: the disk is full.
         """
+        with self._open("a") as file:
+            file.write(_encode(line))
+
+    def sync(self) -> None:
+        """Make sure that what was written outlives a power cut.
+
+        Raises:
+            TheseusError: the disk is full.
+        """
+        with self._open("r") as file:
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def _open(self, mode: str) -> Iterator[TextIO]:
         try:
-            with self.path.open("a") as file:
-                file.write(_encode(line))
+            with self.path.open(mode) as file:
+                yield cast(TextIO, file)
         except OSError as error:
             hint = f"{error.strerror}; the last checkpoint is untouched: make room and run the same command again to continue"
             raise TheseusError(f"cannot write the journal: {self.path}", hint=hint) from error
-
-    def sync(self) -> None:
-        """Make sure that what was written outlives a power cut."""
-        with self.path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def _encode(line: Line) -> str:

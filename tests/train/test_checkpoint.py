@@ -1,0 +1,172 @@
+"""Checkpoints on the disk: whole or not there, never mistaken, never a pickle."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from train_toys import trainer
+
+from theseus_core.errors import TheseusError
+from theseus_core.train import checkpoint
+from theseus_core.train.checkpoint import drop_old_checkpoints, newest_checkpoint, open_checkpoint, write_checkpoint
+from theseus_core.train.journal import Journal, Window, read_journal
+
+
+def parts(size: int = 4) -> dict[str, dict[str, torch.Tensor]]:
+    return {part: {"a.weight": torch.randn(size), "empty": torch.zeros(0)} for part in checkpoint.PARTS}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    written = parts()
+    path = write_checkpoint(tmp_path, 7, written, {"best": None})
+    saved = newest_checkpoint(tmp_path)
+    assert saved is not None
+    assert (saved.path, saved.step, saved.state["best"]) == (path, 7, None)
+    for part in checkpoint.PARTS:
+        assert torch.equal(saved.tensors(part)["a.weight"], written[part]["a.weight"])
+    assert {path.suffix for path in path.iterdir()} == {".safetensors", ".json"}
+
+
+def test_tied_weights_are_written_under_each_name(tmp_path: Path) -> None:
+    tied = torch.randn(4)
+    path = write_checkpoint(tmp_path, 1, {**parts(), "model": {"one": tied, "other": tied}}, {})
+    loaded = load_file(path / "model.safetensors")
+    assert torch.equal(loaded["one"], loaded["other"])
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "missing", "state", "not a number"])
+def test_damage_is_seen(damage: str, tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, 1, parts(100), {})
+    weights, state = path / "ema.safetensors", path / "state.json"
+    data = weights.read_bytes()
+    if damage == "cut":
+        weights.write_bytes(data[:-50])
+    elif damage == "flip":
+        weights.write_bytes(data[:-50] + bytes([data[-50] ^ 4]) + data[-49:])
+    elif damage == "missing":
+        weights.unlink()
+    elif damage == "state":
+        state.write_text(state.read_text()[:30])
+    else:
+        state.write_text(json.dumps({**json.loads(state.read_text()), "step": "one"}))
+    with pytest.raises(TheseusError, match="damaged checkpoint"):
+        open_checkpoint(path)
+
+
+def test_the_newest_and_the_best_stay(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4, 12):
+        write_checkpoint(tmp_path, step, parts(), {})
+    (tmp_path / ".step-000009.part").mkdir()  # of a process that was killed
+    drop_old_checkpoints(tmp_path, 4, keep=2, best=1)  # and 12 was damaged when this run resumed before it
+    assert names(tmp_path) == ["step-000001", "step-000003", "step-000004"]
+
+
+def test_the_best_checkpoint_of_a_run_stays(tmp_path: Path) -> None:
+    scores = {1: 3.0, 2: 5.0, 3: 4.0, 4: 4.5, 5: 1.0, 6: 4.9}
+    run = trainer(tmp_path, evaluate_every=1, checkpoint_every=3, keep=1, best="psnr")
+    run.evaluate = lambda model, step: {"psnr": scores[step]}
+    run.fit()
+    assert names(tmp_path / "checkpoints") == ["step-000002", "step-000006"]
+    saved = newest_checkpoint(tmp_path / "checkpoints")
+    assert saved is not None
+    assert saved.state["best"] == {"step": 2, "score": 5.0}
+
+
+def test_lower_is_better_with_a_minus(tmp_path: Path) -> None:
+    run = trainer(tmp_path, evaluate_every=1, checkpoint_every=100, keep=1, best="-error")
+    run.evaluate = lambda model, step: {"error": abs(step - 4)}
+    run.fit()
+    assert names(tmp_path / "checkpoints") == ["step-000004", "step-000006"]
+
+
+def test_a_score_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TheseusError, match="no score of the name in `best`: psnr") as caught:
+        trainer(tmp_path, best="psnr").fit()
+    assert "sum" in str(caught.value.hint)
+
+
+def _train_with_small_files(folder: str, limit: int) -> None:
+    """Exits with 0 if the training fails as it should: files larger than `limit` bytes cannot be written."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        trainer(Path(folder)).fit()
+    except TheseusError as error:
+        os._exit(0 if "cannot write" in error.message and "step-000002" in str(error.hint) else 3)
+    os._exit(4)
+
+
+def test_a_file_that_cannot_be_written_costs_nothing(tmp_path: Path, start: object) -> None:
+    """The system refuses the bytes: what safetensors makes of that is put into words, and the checkpoint before stays."""
+    trainer(tmp_path, steps=2).fit()
+    process = multiprocessing.get_context("forkserver").Process(target=_train_with_small_files, args=(str(tmp_path), 10_000))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert names(tmp_path / "checkpoints") == ["step-000002"]
+    assert newest_checkpoint(tmp_path / "checkpoints") is not None
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_the_run_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = trainer(tmp_path)
+    run.progress = lambda step, steps, values: monkeypatch.setattr(checkpoint, "_to_disk", no_space) if step == 4 else None
+    with pytest.raises(TheseusError, match=r"cannot write.*step-000004") as caught:
+        run.fit()
+    assert "No space left on device; the last good checkpoint is step-000002" in str(caught.value.hint)
+    assert names(tmp_path / "checkpoints") == ["step-000002"]
+    monkeypatch.undo()
+    trainer(tmp_path).fit()
+    trainer(tmp_path / "whole").fit()
+    weights = "checkpoints/step-000006/model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+def test_a_run_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(TheseusError, match="cannot write the run folder"):
+        trainer(tmp_path / "run").fit()
+
+
+def test_a_journal_is_cut_back(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    journal = Journal(path, -1)
+    for step in (0, 2, 4):
+        journal.write({"step": step, "loss": 0.1 * step, "endless": float("inf")})
+    path.write_text(path.read_text() + '{"step": 6, "lo')
+    assert [line["step"] for line in read_journal(path)] == [0, 2, 4]
+    Journal(path, 2).write({"step": 3})
+    assert read_journal(path) == [{"step": 0, "loss": 0.0}, {"step": 2, "loss": 0.2}, {"step": 3}]
+    with pytest.raises(TheseusError, match="no journal"):
+        read_journal(tmp_path / "none.jsonl")
+
+
+def test_a_journal_on_a_full_disk(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    journal = Journal(tmp_path / "metrics.jsonl", -1)
+    journal.path = full
+    with pytest.raises(TheseusError, match="cannot write the journal"):
+        journal.write({"step": 1})
+
+
+def test_a_window_averages() -> None:
+    window = Window()
+    window.add({"loss": 1.0})
+    again = Window(**json.loads(json.dumps({"sums": window.sums, "steps": window.steps})))
+    again.add({"loss": 3.0, "late": 4.0})
+    assert again.means()["loss"] == 2.0
