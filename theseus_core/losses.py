@@ -32,7 +32,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         (B,) float in [-1, 1].
     """
     b_, c, t, h, w = a.shape
-    x, y = (v.float().clamp(-1, 1).transpose(1, 2).reshape(b_ * t, c, h, w) for v in (a, b))
+    x, y = ((v.float().clamp(-1, 1).transpose(1, 2).reshape(b_ * t, c, h, w) + 1) / 2 for v in (a, b))
     size = min(11, h, w)
     line = torch.exp(-((torch.arange(size, device=a.device) - (size - 1) / 2) ** 2) / (2 * 1.5**2))
     line = line / line.sum()
@@ -43,6 +43,6 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
     mean_x, mean_y = blur(x), blur(y)
     var_x, var_y, cov = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
-    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # the range of values is 2
+    c1, c2 = 0.01**2, 0.03**2
     index = (2 * mean_x * mean_y + c1) * (2 * cov + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
     return index.reshape(b_, -1).mean(dim=1)
