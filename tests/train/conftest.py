@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,23 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-Start = Callable[..., ForkServerProcess]
+import train_toys  # noqa: E402
+from train_toys import Start  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def start() -> Iterator[Start]:
     """Start the toy training of `train_toys.main` (or one rank of it) in a process of its own."""
-    import train_toys
+    paths = [str(HERE), str(HERE.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", os.pathsep.join(paths))
+        environment.setenv("OMP_WAIT_POLICY", "passive")  # two threads that wait for one another on a busy machine
+        yield from _starter()
 
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent.parent), *([before] if before else [])])
+
+def _starter() -> Iterator[Start]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train_toys", "torch._inductor"])  # the second is what deterministic algorithms import
+    context.set_forkserver_preload(["train_toys", "torch._inductor", "bitsandbytes"])  # what a training imports on its way
     started: list[ForkServerProcess] = []
 
     def begin(folder: Path, rank: int | None = None, port: int = 0, **wishes: Any) -> ForkServerProcess:
@@ -44,7 +49,3 @@ def start() -> Iterator[Start]:
     for process in started:
         process.kill()
         process.join()
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before

@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Start
 from test_resume import finish, outcome, steps_logged, wait_for_step
 from torch import Tensor
-from train_toys import trainer
+from train_toys import Start, trainer
 
 from theseus_core.errors import TheseusError
 from theseus_core.train.checkpoint import PARTS, newest_checkpoint
 from theseus_core.train.journal import read_journal
 
-WISHES: dict[str, Any] = {"noise": 0.0, "accumulate": 2, "threads": 1, "evaluate_every": 3, "best": "sum"}
+WISHES: dict[str, Any] = {"noise": 0.0, "accumulate": 2, "evaluate_every": 3, "best": "sum"}
 CASES = [("ddp", "toy", "muon"), ("fsdp", "toy", "muon"), ("ddp", "gan", "adamw"), ("fsdp", "toy", "adamw8bit")]
 
 

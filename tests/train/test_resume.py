@@ -8,14 +8,13 @@ import os
 import random
 import signal
 import time
-from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Start
-from train_toys import Clips, trainer
+from train_toys import Clips, Start, trainer
 
 from theseus_core.errors import TheseusError
 from theseus_core.train.checkpoint import newest_checkpoint
@@ -53,12 +52,12 @@ def steps_logged(folder: Path) -> int:
     return int(lines[-1]["step"]) if lines else -1
 
 
-def finish(process: ForkServerProcess) -> int | None:
+def finish(process: BaseProcess) -> int | None:
     process.join(60)
     return process.exitcode
 
 
-def wait_for_step(folder: Path, step: int, process: ForkServerProcess) -> None:
+def wait_for_step(folder: Path, step: int, process: BaseProcess) -> None:
     while steps_logged(folder) < step and process.is_alive():
         time.sleep(0.002)
 

@@ -34,7 +34,7 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor], **close: float
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "adamw8bit"])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_it_learns(optimizer: str, dtype: str, tmp_path: Path) -> None:
-    trainer(tmp_path, steps=60, optimizer=optimizer, dtype=dtype, log_every=5, threads=1).fit()
+    trainer(tmp_path, steps=60, optimizer=optimizer, dtype=dtype, log_every=5).fit()
     losses = [line["loss"] for line in read_journal(tmp_path / "metrics.jsonl") if "loss" in line]
     assert losses[-1] < 0.35 * losses[0]
 
@@ -230,7 +230,7 @@ def test_compile_without_a_compiler_is_explained(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
     with pytest.raises(TheseusError, match="does not compile") as caught:
-        trainer(tmp_path, compile=True, threads=1).fit()
+        trainer(tmp_path, compile=True).fit()
     assert "compiler" in str(caught.value.hint)
 
 

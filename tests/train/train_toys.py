@@ -13,7 +13,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from theseus_core.train.source import BatchSource
 from theseus_core.train.trainer import Trainer
 
 WIDTH = 16
+Start = Callable[..., BaseProcess]  # the fixture `start`: folder, rank, port and wishes to a process
 
 
 class Block(nn.Module):
@@ -158,7 +161,7 @@ def settings(**changes: Any) -> TrainConfig:
         "ema": 0.9,
         "dtype": "fp32",
     }
-    return TrainConfig.model_validate({**small, "device": "cpu", **changes})
+    return TrainConfig.model_validate({**small, "device": "cpu", "threads": 1, **changes})
 
 
 def trainer(folder: Path, family: str = "toy", noise: float = 0.1, source: BatchSource | None = None, **changes: Any) -> Trainer:
@@ -197,7 +200,6 @@ def _die_at_sync(number: int) -> None:
 def rank(number: int, port: int, folder: str, wishes: str) -> None:
     """`main` as one of two ranks, as torchrun would start it."""
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
     main(folder, wishes)
 
 
