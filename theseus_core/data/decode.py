@@ -20,11 +20,11 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from theseus_core.data.filters import Rejected
-from theseus_core.data.gif import DamagedGif, Gif
+from theseus_core.data.gif import OVER_WHITE, DamagedGif, Gif
 
 MAX_PIXELS = 8192 * 8192  # of one frame
 HEAD = 400  # bytes that tell a format
-Shown = tuple[av.VideoFrame, Fraction, Fraction]  # a frame, when it appears, when it disappears: seconds from the first frame
+Shown = tuple[av.VideoFrame, float, float]  # a frame, when it appears, when it disappears: seconds from the first frame
 
 _QUICKTIME = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _ATTACHED_PICTURE = 0x400  # the disposition of cover art
@@ -103,24 +103,24 @@ class GifFilm:
     """
 
     pixel_aspect = Fraction(1)  # browsers do not read the header's
+    opaque = True  # by OVER_WHITE
 
     def __init__(self, data: bytes, complaints: list[Any]) -> None:
         self._gif, self._complaints = Gif(data), complaints
-        self.opaque = self._gif.opaque
-        self.length: tuple[int, Fraction] | None = len(self._gif.pictures), self._gif.seconds
+        self.length: tuple[int, float] | None = len(self._gif.pictures), self._gif.seconds
         _check_size(self._gif.width, self._gif.height)
 
     def __iter__(self) -> Iterator[Shown]:
         decoder = av.CodecContext.create("gif", "r")
         assert isinstance(decoder, VideoCodecContext)
-        decoder.thread_type = "NONE"
-        now = Fraction(0)
+        decoder.thread_type, decoder.options = "NONE", OVER_WHITE
+        now = 0
         for packet, delay in self._gif.packets():
             frames = decoder.decode(av.Packet(packet))
             _check(self._complaints)
             if len(frames) != 1:
                 raise Rejected("damaged", f"a picture decodes to {len(frames)} frames")
-            yield frames.pop(), now, now + delay
+            yield frames.pop(), now / 100, (now + delay) / 100
             now += delay
 
 
@@ -128,7 +128,7 @@ class VideoFilm:
     """A video file, frame by frame; how many there are is known at its end, whatever its header says."""
 
     opaque = False
-    length: tuple[int, Fraction] | None = None
+    length: tuple[int, float] | None = None
 
     def __init__(self, container: InputContainer, complaints: list[Any]) -> None:
         streams = [s for s in container.streams.video if s.codec_context is not None and not int(s.disposition) & _ATTACHED_PICTURE]
@@ -137,14 +137,14 @@ class VideoFilm:
         self._container, self._stream, self._complaints = container, streams[0], complaints
         _check_size(self._stream.width, self._stream.height)
         self.pixel_aspect = self._stream.sample_aspect_ratio or Fraction(1)
-        self._step = Fraction(1) / (self._stream.average_rate or self._stream.guessed_rate or Fraction(25))
+        self._step = 1 / float(self._stream.average_rate or self._stream.guessed_rate or 25)
 
     def __iter__(self) -> Iterator[Shown]:
-        held, begin, appears = None, Fraction(0), Fraction(0)
+        held, begin, appears = None, 0.0, 0.0
         for frame in self._frames():
             time = self._time(frame)
             if held is None:
-                begin = time or Fraction(0)
+                begin = time or 0.0
             else:
                 next_appears = appears + self._step if time is None or time - begin <= appears else time - begin
                 yield held, appears, next_appears
@@ -153,13 +153,12 @@ class VideoFilm:
         if held is not None:
             yield held, appears, appears + self._last_step(held)
 
-    def _time(self, frame: av.VideoFrame) -> Fraction | None:
+    def _time(self, frame: av.VideoFrame) -> float | None:
         base = self._stream.time_base
-        return None if frame.pts is None or base is None else Fraction(frame.pts * base)
+        return None if frame.pts is None or base is None else float(frame.pts * base)
 
-    def _last_step(self, frame: av.VideoFrame) -> Fraction:
-        seconds = Fraction(frame.duration or 0) * (self._stream.time_base or Fraction(0))
-        return seconds if seconds > 0 else self._step
+    def _last_step(self, frame: av.VideoFrame) -> float:
+        return float((frame.duration or 0) * (self._stream.time_base or 0)) or self._step
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         decoder = _decoder(self._stream)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from fractions import Fraction
+from collections.abc import Callable, Iterator
 from math import ceil
 from typing import Literal, Protocol, TypeVar
 
@@ -74,33 +73,30 @@ class PrepSettings(Config):
         return self
 
 
-F = TypeVar("F", contravariant=True)
-G = TypeVar("G", covariant=True)
+F = TypeVar("F", covariant=True)
 
 
-class Film(Protocol[G]):
+class Film(Protocol[F]):
     """A decoded file.
 
     Attributes:
         length: (frames, seconds) where the whole file tells them before it is decoded, else None.
     """
 
-    length: tuple[int, Fraction] | None
+    length: tuple[int, float] | None
 
-    def __iter__(self) -> Iterator[tuple[G, Fraction, Fraction]]:
+    def __iter__(self) -> Iterator[tuple[F, float, float]]:
         """Frames in order of display, each with the seconds from the first frame at which it appears and disappears."""
         ...
 
 
-class Resize(Protocol[F]):
-    def __call__(self, frame: F, out: Frames) -> None:
-        """Draw a frame of any size into `out` (H, W, 3)."""
-
-
-def cut(film: Film[G], resize: Resize[G], settings: PrepSettings) -> Iterator[tuple[Frames, float]]:
+def cut(film: Film[F], resize: Callable[[F, Frames], None], settings: PrepSettings) -> Iterator[tuple[Frames, float]]:
     """The clips of one file: (T, H, W, 3) uint8 and frames a second, one clip unless `long` is "windows".
 
     The array is used again for the next window: keep a copy, or be done with it.
+
+    Args:
+        resize: draws a frame of any size into (H, W, 3) uint8, see `resize.Resizer`.
 
     Raises:
         Rejected: too short, too long, or damaged - and then none of the clips that came before may be kept.
@@ -109,7 +105,7 @@ def cut(film: Film[G], resize: Resize[G], settings: PrepSettings) -> Iterator[tu
         frames, seconds = film.length
         _check(frames if settings.fps is None else _ticks(seconds, settings.fps), settings)
     clip = np.empty((settings.max_frames, settings.height, settings.width, 3), np.uint8)
-    times: list[Fraction] = []  # at which the frames of the clip appear
+    times: list[float] = []  # at which the frames of the clip appear
     count, found = 0, False
     for frame, appears, disappears in film:
         for repeat in range(1 if settings.fps is None else _ticks(disappears, settings.fps) - _ticks(appears, settings.fps)):
@@ -139,12 +135,12 @@ def _check(frames: int, settings: PrepSettings) -> None:
         raise Rejected("too_long", f"more than {settings.max_frames} frames")
 
 
-def _ticks(seconds: Fraction, fps: float) -> int:
+def _ticks(seconds: float, fps: float) -> int:
     """How many frames of a steady rate appear before this time; a sixteenth of one forgives timestamps in whole milliseconds."""
-    return max(0, ceil(seconds * Fraction(fps).limit_denominator(1001) - Fraction(1, 16)))
+    return max(0, ceil(seconds * fps - 1 / 16))
 
 
-def _rate(times: list[Fraction]) -> float:
+def _rate(times: list[float]) -> float:
     """The mean rate up to the last frame, which many GIFs hold for seconds before they start again."""
     seconds = times[-1] - times[0]
-    return round(float((len(times) - 1) / seconds), 4) if seconds > 0 else 10.0  # a still: the speed of a GIF without delays
+    return round((len(times) - 1) / seconds, 4) if seconds > 0 else 10.0  # a still: the speed of a GIF without delays

@@ -1,8 +1,10 @@
 """GIF, as a browser shows it: the file's blocks are walked here, and only the pictures are left to FFmpeg's decoder.
 
 Walking finds what decoders pass over in silence (a file that ends early, blocks that lead nowhere) and gives the exact number of
-frames and their delays before any is decoded. Every picture is handed on with a palette of its own and none for the file,
-because with a palette for the file FFmpeg paints the background colour where browsers leave the canvas transparent.
+frames and their delays before any is decoded.
+
+Where browsers leave the canvas transparent, FFmpeg paints the file's background colour. So every picture is handed on with a
+palette of its own, and the palette of the file is made white: what is transparent becomes white in the decoder, at no cost.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
 TRAILER, EXTENSION, IMAGE, CONTROL = 0x3B, 0x21, 0x2C, 0xF9
+OVER_WHITE = {"trans_color": str(0xFFFFFFFF)}  # options of the decoder that takes the packets
 
 
 class DamagedGif(ValueError):
@@ -27,15 +29,7 @@ class Picture:
     descriptor: int  # offset of the image descriptor
     pixels: int  # offset of the compressed pixels
     stop: int
-    delay: Fraction  # seconds, as browsers count them
-
-    @property
-    def disposal(self) -> int:
-        return self.control[3] >> 2 & 7 if self.control else 0
-
-    @property
-    def transparent(self) -> bool:
-        return bool(self.control) and bool(self.control[3] & 1)
+    delay: int  # hundredths of a second, as browsers count them
 
 
 class Gif:
@@ -71,23 +65,16 @@ class Gif:
                 raise DamagedGif(f"a picture of {width}x{height} on a canvas of {self.width}x{self.height}")
 
     @property
-    def seconds(self) -> Fraction:
-        return sum((picture.delay for picture in self.pictures), Fraction(0))
+    def seconds(self) -> float:
+        return sum(picture.delay for picture in self.pictures) / 100
 
-    @property
-    def opaque(self) -> bool:
-        """No pixel of any frame can be transparent: the first picture covers the canvas, and nothing clears it later."""
-        first = self.pictures[0]
-        covered = _box(self.data, first) == (0, 0, self.width, self.height) and not first.transparent
-        return covered and all(picture.disposal < 2 for picture in self.pictures)
-
-    def packets(self) -> Iterator[tuple[bytes, Fraction]]:
-        """What the decoder is given for each frame, and the frame's delay in seconds.
+    def packets(self) -> Iterator[tuple[bytes, int]]:
+        """What the decoder is given for each frame, and the frame's delay in hundredths of a second.
 
         Raises:
             DamagedGif: a picture has no colours.
         """
-        header = b"GIF89a" + struct.pack("<HHBBB", self.width, self.height, 0, 0, 0)
+        header = b"GIF89a" + struct.pack("<HHBBB", self.width, self.height, 0x80, 0, 0) + b"\xff" * 6
         for picture in self.pictures:
             flags = self.data[picture.descriptor + 9]
             descriptor, palette = self.data[picture.descriptor : picture.descriptor + 9], b""
@@ -133,6 +120,6 @@ def _skip(data: bytes, position: int) -> int:
     return position + 1
 
 
-def _delay(control: bytes) -> Fraction:
-    centiseconds = int.from_bytes(control[4:6], "little") if control else 0
-    return Fraction(centiseconds if centiseconds >= 2 else 10, 100)  # what every browser does with 0 and 1
+def _delay(control: bytes) -> int:
+    delay = int.from_bytes(control[4:6], "little") if control else 0
+    return delay if delay >= 2 else 10  # what every browser does with 0 and 1

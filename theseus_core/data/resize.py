@@ -7,70 +7,92 @@ costs nothing: only the planes' pointers move.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import av
 import numpy as np
 from av.filter import Graph
 from av.filter.context import FilterContext
-from numpy.typing import NDArray
 
 from theseus_core.data.filters import Fit
 from theseus_core.data.shards import Frames
 
+SCALERS = 16  # kept at most
 Size = tuple[int, int]  # width, height in pixels
 
-_PLANES = (2, 0, 1)  # where red, green and blue lie in planar gbr
-_OPAQUE, _WHITE = 0xFF000000, np.uint32(0xFFFFFFFF)  # of a bgra pixel read as one little-endian number
+
+class Pixels(Protocol):
+    """What a film says of all its frames.
+
+    Attributes:
+        pixel_aspect: width of a pixel over its height.
+        opaque: no pixel is transparent, whatever the format.
+    """
+
+    pixel_aspect: Fraction
+    opaque: bool
+
+
+class _Kind(NamedTuple):
+    """Frames that one scaler can take."""
+
+    width: int
+    height: int
+    format: str
+    quarter_turns: int  # counter-clockwise
+    pixel_aspect: Fraction
 
 
 class _Scaler(NamedTuple):
-    kind: tuple[int, int, str, int]  # width, height, format and rotation of the frames it takes
     graph: Graph  # what owns the two ends
     source: FilterContext
     sink: FilterContext
 
 
 class Resizer:
-    """Draws frames of one film at one size.
+    """Draws frames at one size; to be kept for many films, because those of one kind share a scaler.
 
     Args:
-        size: (W, H) of the clip.
+        size: (W, H) of the clips.
         fit: "crop" the middle, "letterbox" with black, or "stretch".
-        pixel_aspect: width of a source pixel over its height.
-        opaque: the frames are known to have no transparent pixel, whatever their format.
     """
 
-    def __init__(self, size: Size, fit: Fit, pixel_aspect: Fraction = Fraction(1), opaque: bool = False) -> None:
-        self.size, self.fit, self.pixel_aspect, self.opaque = size, fit, pixel_aspect, opaque
-        self._scaler: _Scaler | None = None
+    def __init__(self, size: Size, fit: Fit) -> None:
+        self.size, self.fit = size, fit
+        self._scalers: dict[_Kind, _Scaler] = {}
 
-    def __call__(self, frame: av.VideoFrame, out: Frames) -> None:
+    def of(self, film: Pixels) -> Callable[[av.VideoFrame, Frames], None]:
+        """What draws the frames of this film; see `draw`."""
+        return partial(self.draw, film.pixel_aspect, film.opaque)
+
+    def draw(self, pixel_aspect: Fraction, opaque: bool, frame: av.VideoFrame, out: Frames) -> None:
         """Draw `frame`, turned as its rotation says, into `out` (H, W, 3) uint8.
 
         Transparent pixels are laid over white, at full size, before anything is scaled.
         """
-        turns = round(frame.rotation / 90)  # counter-clockwise
-        if not self.opaque and _may_be_transparent(frame):
+        turns = round(frame.rotation / 90)
+        if not opaque and _may_be_transparent(frame):
             frame = over_white(frame)
-        scaler = self._scaler_for(frame, turns)
+        scaler = self._scaler(_Kind(frame.width, frame.height, frame.format.name, turns, pixel_aspect))
         scaler.source.push(frame)
         small = scaler.sink.pull()
         assert isinstance(small, av.VideoFrame)
-        upright = np.rot90(out, -turns)  # a view: what is drawn in it upright lies turned in the clip
+        upright = np.rot90(out, -turns) if turns else out  # a view: what is drawn in it upright lies turned in the clip
         if self.fit == "letterbox":
             upright[:] = 0
         y, x = (upright.shape[0] - small.height) // 2, (upright.shape[1] - small.width) // 2
-        for channel, plane in enumerate(_PLANES):
-            upright[y : y + small.height, x : x + small.width, channel] = _plane(small, plane, 1)
+        upright[y : y + small.height, x : x + small.width] = _pixels(small, 3)
 
-    def _scaler_for(self, frame: av.VideoFrame, turns: int) -> _Scaler:
-        kind = (frame.width, frame.height, frame.format.name, turns)
-        if self._scaler is None or self._scaler.kind != kind:
-            target = self.size if turns % 2 == 0 else self.size[::-1]
-            self._scaler = _scaler(frame, kind, *_geometry((frame.width, frame.height), target, self.fit, self.pixel_aspect))
-        return self._scaler
+    def _scaler(self, kind: _Kind) -> _Scaler:
+        if kind not in self._scalers:
+            if len(self._scalers) == SCALERS:
+                self._scalers.clear()
+            target = self.size if kind.quarter_turns % 2 == 0 else self.size[::-1]
+            self._scalers[kind] = _build(kind, *_geometry((kind.width, kind.height), target, self.fit, kind.pixel_aspect))
+        return self._scalers[kind]
 
 
 def _geometry(source: Size, target: Size, fit: Fit, pixel_aspect: Fraction) -> tuple[Size, Size]:
@@ -85,17 +107,19 @@ def _geometry(source: Size, target: Size, fit: Fit, pixel_aspect: Fraction) -> t
     return source, target
 
 
-def _scaler(frame: av.VideoFrame, kind: tuple[int, int, str, int], cut: Size, scaled: Size) -> _Scaler:
+def _build(kind: _Kind, cut: Size, scaled: Size) -> _Scaler:
     graph = Graph()
     graph.threads = 1
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000))
-    steps = [source]
-    if cut != (frame.width, frame.height):
+    pixels = av.VideoFormat(kind.format, kind.width, kind.height)
+    steps = [graph.add_buffer(width=kind.width, height=kind.height, format=pixels, time_base=Fraction(1, 1000))]
+    if cut != (kind.width, kind.height):
         steps.append(graph.add("crop", f"{cut[0]}:{cut[1]}"))
-    steps.append(graph.add("scale", f"{scaled[0]}:{scaled[1]}:flags=area+full_chroma_inp"))
-    steps += [graph.add("format", "gbrp"), graph.add("buffersink")]
+    size = f"{scaled[0]}:{scaled[1]}"
+    steps += [graph.add("scale", f"{size}:flags=area+full_chroma_inp"), graph.add("format", "gbrp")]
+    steps += [graph.add("scale", f"{size}:flags=neighbor"), graph.add("format", "rgb24")]  # only packs the planes
+    steps.append(graph.add("buffersink"))
     graph.link_nodes(*steps).configure()
-    return _Scaler(kind, graph, source, steps[-1])
+    return _Scaler(graph, steps[0], steps[-1])
 
 
 def _may_be_transparent(frame: av.VideoFrame) -> bool:
@@ -106,23 +130,19 @@ def over_white(frame: av.VideoFrame) -> av.VideoFrame:
     """The frame as bgra, with whatever is transparent in it laid over white."""
     if frame.format.name != "bgra":
         frame = frame.reformat(format="bgra", threads=1)
-    packed = _plane(frame, 0, 4).view("<u4")
-    if packed.min() >= _OPAQUE:
+    pixels = _pixels(frame, 4)
+    if pixels[..., 3].min() == 255:
         return frame
-    clear = packed < 1 << 24
-    if bool((clear | (packed >= _OPAQUE)).all()):
-        flat = np.where(clear, _WHITE, packed).view(np.uint8).reshape(frame.height, frame.width, 4)
-    else:
-        pixels = packed.view(np.uint8).reshape(frame.height, frame.width, 4).astype(np.uint32)
-        alpha = pixels[..., 3:]
-        flat = ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-        flat[..., 3] = 255
+    alpha = pixels[..., 3:].astype(np.uint16)
+    mixed = pixels * alpha + 255 * (255 - alpha) + np.uint16(128)  # at most 65153, and (m + m / 256) / 256 is m / 255 rounded
+    flat = (mixed + (mixed >> 8) >> 8).astype(np.uint8)
+    flat[..., 3] = 255
     return av.VideoFrame.from_ndarray(flat, format="bgra")
 
 
-def _plane(frame: av.VideoFrame, number: int, bytes_per_pixel: int) -> NDArray[np.uint8]:
-    """A plane's bytes without the padding at the end of each row: (H, W * bytes_per_pixel), a view."""
-    plane = frame.planes[number]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)  # type: ignore[call-overload]
-    view: NDArray[np.uint8] = rows[: frame.height, : frame.width * bytes_per_pixel]
-    return view
+def _pixels(frame: av.VideoFrame, channels: int) -> Frames:
+    """The pixels of a packed frame: (H, W, channels), a view."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)  # type: ignore[call-overload]
+    pixels: Frames = rows[:, : frame.width * channels].reshape(frame.height, frame.width, channels)
+    return pixels

@@ -24,15 +24,16 @@ def main() -> None:
     settings = PrepSettings.model_validate_json(sys.stdin.readline())
     _limit_memory(settings.memory)
     print(json.dumps({"ready": True}), file=answers, flush=True)
+    resizer = Resizer((settings.width, settings.height), settings.fit)
     for line in sys.stdin:
         job = json.loads(line)
         _die_after(settings.timeout + 5)
-        answer = convert(Path(job["path"]), Path(job["spool"]), settings)
+        answer = convert(Path(job["path"]), Path(job["spool"]), settings, resizer)
         _die_after(0)
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def convert(path: Path, spool: Path, settings: PrepSettings) -> Tree:
+def convert(path: Path, spool: Path, settings: PrepSettings, resizer: Resizer) -> Tree:
     """Make the clips of one file and write them, encoded and end to end, to `spool`.
 
     Returns:
@@ -42,8 +43,7 @@ def convert(path: Path, spool: Path, settings: PrepSettings) -> Tree:
     try:
         clips = []
         with open_film(path) as film, _Spool(spool) as encoded:
-            resize = Resizer((settings.width, settings.height), settings.fit, film.pixel_aspect, film.opaque)
-            for frames, fps in cut(film, resize, settings):
+            for frames, fps in cut(film, resizer.of(film), settings):
                 shape = {"frames": len(frames), "fps": fps, "width": settings.width, "height": settings.height}
                 clips.append({"key": content_key(frames), **shape, "bytes": encoded.write(frames)})
         return {"clips": clips}

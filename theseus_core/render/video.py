@@ -94,10 +94,10 @@ def read(path: Path, max_frames: int, size: tuple[int, int] | None = None) -> Cl
     seconds = 0.0
     try:
         with open_film(path) as film:
-            resize: Resizer | None = None
+            resize = None
             for frame, _, end in film:
                 height, width = size or _upright_size(frame, film.pixel_aspect)
-                resize = resize or Resizer((width, height), "crop", film.pixel_aspect, film.opaque)
+                resize = resize or Resizer((width, height), "crop").of(film)
                 out = np.empty((height, width, 3), np.uint8)
                 resize(frame, out)
                 frames.append(out)
