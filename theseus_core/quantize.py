@@ -90,6 +90,7 @@ def _quantized(linear: nn.Linear, mode: str, compute_dtype: torch.dtype) -> nn.M
     else:
         packed = layers.Linear4bit(*size, bias=bias, quant_type=mode, compute_dtype=compute_dtype)
         packed.weight = layers.Params4bit(weight, requires_grad=False, quant_type=mode)
+        packed.support_avx512bf16_for_cpu = False  # its packed kernel is slower, and fails where widths are no multiples of 64
     if bias:
         packed.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
     result: nn.Module = packed.eval()

@@ -28,13 +28,14 @@ def ddim(predict: Predict, x: Tensor, times: Tensor, schedule: Schedule, progres
 
 
 def heun(predict: Predict, x: Tensor, times: Tensor, schedule: Schedule, progress: Progress | None = None) -> Tensor:
-    """A DDIM step, then again with the mean of the predictions at both ends (Karras et al. 2022, algorithm 1)."""
+    """A DDIM step, then again from the same place with the mean of the predictions at both ends (Karras et al. 2022, algorithm 1)."""
     for i, (t, s) in enumerate(pairwise(times)):
         clean, noise = predict(x, t)
         y = schedule.alpha(s) * clean + schedule.sigma(s) * noise
         if s > 0:
-            clean_s, noise_s = predict(y, s)
-            y = schedule.alpha(s) * (clean + clean_s) / 2 + schedule.sigma(s) * (noise + noise_s) / 2
+            clean = (clean + predict(y, s)[0]) / 2
+            noise = (x - schedule.alpha(t) * clean) / schedule.sigma(t)  # what that clean clip leaves of x
+            y = schedule.alpha(s) * clean + schedule.sigma(s) * noise
         x = y
         _report(progress, i, times)
     return x
