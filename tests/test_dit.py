@@ -1,0 +1,253 @@
+"""The diffusion transformer and its sampling, against references written out by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from theseus_core.contracts import Batch, Conditioned, Text
+from theseus_core.diffusion.guidance import guided
+from theseus_core.diffusion.samplers import SAMPLERS
+from theseus_core.diffusion.schedule import RectifiedFlow, logit_normal, shifted, times
+from theseus_core.errors import TheseusError
+from theseus_core.generators.dit import Model, patchify, unpatchify
+from theseus_core.nn import attention
+from theseus_core.nn.attention import attend, rotary_3d, rotate, unrotated
+from theseus_core.registry import build
+from theseus_core.text.builtin import vocabulary_of, words
+
+
+@pytest.fixture(scope="module")
+def dit() -> Model:
+    torch.manual_seed(0)
+    model = build("generators", "dit", "debug")
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    assert isinstance(model, Model)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def text() -> Text:
+    torch.manual_seed(1)
+    return Text(mask=torch.tensor([[True] * 3 + [False] * 2, [True] * 5]), embeddings=torch.randn(2, 5, 32))
+
+
+@torch.no_grad()
+def test_padding_of_the_text_is_not_looked_at(dit: Model, text: Text) -> None:
+    z, t = torch.randn(2, 4, 2, 4, 4), torch.tensor([0.3, 0.8])
+    assert text.embeddings is not None
+    other = text.embeddings.clone()
+    other[0, 3:] = 100.0
+    torch.testing.assert_close(dit.velocity(z, t, replace(text, embeddings=other)), dit.velocity(z, t, text))
+    other[0, 2] += 1
+    assert (dit.velocity(z, t, replace(text, embeddings=other)) - dit.velocity(z, t, text))[0].abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_every_latent_depends_on_every_other_on_the_text_and_on_the_time(dit: Model, text: Text) -> None:
+    z, t = torch.randn(2, 4, 3, 4, 4), torch.tensor([0.3, 0.8])
+    out = dit.velocity(z, t, text)
+    changed = z.clone()
+    changed[:, :, 2, 3, 3] += 1
+    assert (dit.velocity(changed, t, text) - out)[:, :, 0, 0, 0].abs().max() > 1e-6
+    assert (dit.velocity(z, t + 0.1, text) - out).abs().max() > 1e-4
+    torch.testing.assert_close(dit.velocity(z[:1], t[:1], Text(text.mask[:1], embeddings=text.embeddings[:1])), out[:1])  # type: ignore[index]
+
+
+@torch.no_grad()
+def test_it_starts_at_zero_velocity() -> None:
+    model = build("generators", "dit", "debug")
+    assert isinstance(model, Model)
+    out = model.velocity(
+        torch.randn(1, 4, 2, 4, 4), torch.tensor([0.5]), Text(torch.ones(1, 3, dtype=torch.bool), None, torch.randn(1, 3, 32))
+    )
+    assert out.abs().max() == 0
+
+
+def test_patchify_is_undone() -> None:
+    z = torch.randn(2, 4, 3, 4, 6)
+    tokens = patchify(z, 2)
+    assert tokens.shape == (2, 3 * 2 * 3, 16)
+    assert torch.equal(tokens[1, 1 * 6 + 1 * 3 + 2].view(4, 2, 2), z[1, :, 1, 2:4, 4:6])
+    assert torch.equal(unpatchify(tokens, (3, 2, 3), 2), z)
+
+
+def test_a_size_the_patch_does_not_divide_is_refused(dit: Model, text: Text) -> None:
+    with pytest.raises(TheseusError) as caught:
+        dit.velocity(torch.randn(2, 4, 2, 4, 5), torch.tensor([0.1, 0.2]), text)
+    assert "4x4" in (caught.value.hint or "")
+
+
+# --- attention and positions ---
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_that_of_torch(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "QUERIES_AT_ONCE", 4)
+    q, k, v = (torch.randn(2, 3, 10, 8, requires_grad=True) for _ in range(3))
+    mask = torch.rand(2, 10) > 0.4 if masked else None
+    expected = F.scaled_dot_product_attention(q, k, v, None if mask is None else mask[:, None, None, :])
+    found = attend(q, k, v, mask)
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(torch.autograd.grad(found.sum(), (q, k, v)), torch.autograd.grad(expected.sum(), (q, k, v)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_rotation_makes_products_depend_on_the_distance_alone() -> None:
+    cos, sin = rotary_3d(4, 4, 4, 32, torch.device("cpu"))
+    q, k = torch.randn(1, 1, 1, 32), torch.randn(1, 1, 1, 32)
+
+    def product(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
+        place = [p[0] * 16 + p[1] * 4 + p[2] for p in (a, b)]
+        turned = [rotate(x, (cos[i : i + 1], sin[i : i + 1])) for x, i in zip((q, k), place, strict=True)]
+        return (turned[0] * turned[1]).sum().item()
+
+    assert product((0, 0, 0), (1, 2, 1)) == pytest.approx(product((2, 1, 2), (3, 3, 3)), abs=1e-4)
+    assert product((0, 0, 0), (1, 0, 0)) != pytest.approx(product((0, 0, 0), (0, 1, 0)), abs=1e-4)
+    assert product((0, 0, 0), (0, 1, 0)) != pytest.approx(product((0, 0, 0), (0, 0, 1)), abs=1e-4)
+
+
+def test_text_positions_are_not_turned() -> None:
+    rotation = unrotated(2, rotary_3d(1, 2, 2, 16, torch.device("cpu")))
+    x = torch.randn(1, 6, 1, 16)
+    assert torch.equal(rotate(x, rotation)[:, :2], x[:, :2])
+    assert not torch.allclose(rotate(x, rotation)[:, 3:], x[:, 3:])
+
+
+# --- the straight path and its samplers ---
+
+
+def exact(x: Tensor, t: Tensor, mean: float, deviation: float) -> tuple[Tensor, Tensor]:
+    """The best possible prediction where clean values are normal: what the solvers should then reach is known in closed form."""
+    variance = (1 - t) ** 2 * deviation**2 + t**2
+    clean = mean + (1 - t) * deviation**2 / variance * (x - (1 - t) * mean)
+    return clean, (x - (1 - t) * clean) / t
+
+
+@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("heun", 2), ("dpmpp_2m", 2)])
+def test_samplers_converge_to_the_exact_solution_at_their_order(name: str, order: int) -> None:
+    """Away from both ends, where steps in log(alpha / sigma) are infinite and every solver is of first order."""
+    mean, deviation, begin, end = 0.7, 0.3, 0.95, 0.05
+
+    def spread(t: float) -> float:
+        return math.sqrt((1 - t) ** 2 * deviation**2 + t**2)
+
+    noise = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    x = (1 - begin) * mean + spread(begin) * noise
+    solution = (1 - end) * mean + spread(end) * noise  # the flow of a normal distribution is linear
+
+    def error(steps: int) -> float:
+        grid = torch.linspace(begin, end, steps + 1, dtype=torch.float64)
+        out = SAMPLERS[name](lambda x, t: exact(x, t, mean, deviation), x, grid, RectifiedFlow(), None)
+        return (out - solution).abs().max().item()
+
+    coarse, fine = error(64), error(128)
+    assert fine < 0.01
+    assert math.log2(coarse / fine) > order - 0.25
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_samplers_reach_clean_clips_from_noise(name: str) -> None:
+    noise = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    grid = times(40, 1.0, torch.device("cpu")).double()
+    out = SAMPLERS[name](lambda x, t: exact(x, t, 0.7, 0.3), noise, grid, RectifiedFlow(), None)
+    assert (out - (0.7 + 0.3 * noise)).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_sampler_stays_finite_at_both_ends_even_in_one_step(sampler: str) -> None:
+    for steps in (1, 2, 3):
+        out = SAMPLERS[sampler](
+            lambda x, t: (torch.ones_like(x), torch.zeros_like(x)),
+            torch.randn(4),
+            times(steps, 3.0, torch.device("cpu")),
+            RectifiedFlow(),
+            None,
+        )
+        torch.testing.assert_close(out, torch.ones(4))
+
+
+def test_noising_and_its_inverse() -> None:
+    path, clean, noise, t = RectifiedFlow(), torch.randn(3, 2, 2), torch.randn(3, 2, 2), torch.tensor([0.1, 0.5, 0.9])
+    x = path.add_noise(clean, noise, t)
+    torch.testing.assert_close(x[1], 0.5 * clean[1] + 0.5 * noise[1])
+    found_clean, found_noise = path.split(x[2:], (noise - clean)[2:], t[2])
+    torch.testing.assert_close(found_clean, clean[2:], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found_noise, noise[2:], atol=1e-5, rtol=0)
+
+
+def test_times_run_from_noise_to_clean_and_shift_towards_noise() -> None:
+    plain, moved = times(4, 1.0, torch.device("cpu")), times(4, 3.0, torch.device("cpu"))
+    assert plain.tolist() == [1, 0.75, 0.5, 0.25, 0]
+    assert moved[0] == 1 and moved[-1] == 0 and (moved[1:-1] > plain[1:-1]).all()
+    assert shifted(torch.tensor(0.5), 3.0).item() == pytest.approx(0.75)
+    torch.manual_seed(0)
+    drawn = logit_normal(10_000, 1.0, torch.device("cpu"))
+    assert drawn.min() > 0 and drawn.max() < 1 and drawn.median().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_guidance_extrapolates_and_is_skipped_at_scale_one() -> None:
+    text = Text(torch.ones(1, 1, dtype=torch.bool), embeddings=torch.full((1, 1, 1), 5.0))
+    negative = Text(torch.ones(1, 1, dtype=torch.bool), embeddings=torch.full((1, 1, 1), 2.0))
+    calls: list[int] = []
+
+    def model(x: Tensor, t: Tensor, words: Text) -> Tensor:
+        calls.append(len(x))
+        assert words.embeddings is not None
+        return x * 0 + words.embeddings.view(-1, 1)
+
+    x, t = torch.zeros(1, 1), torch.tensor(0.5)
+    assert guided(model, text, negative, 3.0)(x, t).item() == 2 + 3 * (5 - 2)
+    assert guided(model, text, negative, 1.0)(x, t).item() == 5
+    assert calls == [2, 1]
+
+
+# --- text ---
+
+
+def test_the_builtin_encoder_knows_its_words_and_says_which_it_does_not() -> None:
+    assert words("A red-hot circle, moving up; don't stop 3 times!") == [
+        "a",
+        "red-hot",
+        "circle",
+        "moving",
+        "up",
+        "don't",
+        "stop",
+        "3",
+        "times",
+    ]
+    vocabulary = vocabulary_of(["a red circle", "a blue circle", "a star"])
+    assert vocabulary == ("a", "circle", "blue", "red", "star")
+    encoder = build("text", "builtin", "debug", {"vocabulary": list(vocabulary)})
+    assert encoder.unknown_words("a RED hexagon, hexagon") == ["hexagon"]
+    text = encoder.tokenize(["a red star", "", "one two three four five six seven eight nine"])
+    assert text.ids is not None
+    assert text.ids[0].tolist() == [1, 3, 6, 7, 0, 0, 0, 0]
+    assert text.ids[1].tolist() == [1] + [0] * 7 and text.mask[1].tolist() == [True] + [False] * 7
+    assert text.ids[2].tolist() == [1] + [2] * 7
+
+
+def test_generator_and_encoder_learn_together(dit: Model) -> None:
+    encoder = build("text", "builtin", "debug", {"vocabulary": ["red", "blue"]})
+    both = Conditioned.of(build("generators", "dit", "debug"), encoder)
+    torch.manual_seed(0)
+    latents = torch.stack([torch.ones(4, 2, 4, 4), -torch.ones(4, 2, 4, 4)])
+    optimizer = torch.optim.AdamW(both.parameters(), lr=3e-3)
+    for _ in range(150):
+        loss = both(Batch(latents=latents, text=encoder.tokenize(["red", "blue"])), "model")["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    generator, encode = both.generator.eval(), encoder.eval().encode  # type: ignore[union-attr]
+    made = generator.sample(
+        torch.randn(2, 4, 2, 4, 4), encode(["red", "blue"]), encode(["", ""]), steps=8, guidance_scale=1, sampler="ddim"
+    )
+    assert made[0].mean() > 0.5 and made[1].mean() < -0.5
