@@ -193,6 +193,13 @@ def summary(name: str, folder: Path) -> Tree:
     return {"name": name, "folder": str(folder), "parts": described["parts"], "defaults": described.get("defaults"), "bytes": size}
 
 
+def vocabulary(folder: Path) -> list[str] | None:
+    """The words that a model was trained on, the commonest first; None where its text encoder reads any word."""
+    path = folder / "text_encoder/config.json"
+    words = read_json(path)["config"].get("vocabulary") if path.is_file() else None
+    return list(words) if words is not None else None
+
+
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

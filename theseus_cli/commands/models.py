@@ -42,10 +42,10 @@ def list_models(json: JsonOption = False) -> None:
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="A run, a model folder, a bundled or a hub name.", show_default=False)]) -> None:
     """Print everything that a model says about itself, as JSON."""
-    from theseus_core.model_folder import describe, find_model, fingerprint, summary
+    from theseus_core.model_folder import describe, find_model, fingerprint, summary, vocabulary
 
     folder = find_model(name)
-    console.emit(summary(name, folder) | describe(folder) | {"hash": fingerprint(folder)})
+    console.emit(summary(name, folder) | describe(folder) | {"hash": fingerprint(folder), "vocabulary": vocabulary(folder)})
 
 
 def makes(model: dict[str, Any]) -> str:

@@ -1,0 +1,208 @@
+"""The frame of the command line, and the commands that look at what is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from theseus_cli import console
+from theseus_cli.options import parse_size
+from theseus_core import __version__, doctor
+from theseus_core.data.clip import Clip
+from theseus_core.doctor import Finding
+from theseus_core.errors import TheseusError
+
+Theseus = Callable[..., Any]
+
+
+def test_help_names_every_command(theseus: Theseus) -> None:
+    for flag in ("-h", "--help"):
+        result = theseus(flag)
+        assert result.code == 0
+        for command in ("prep", "train", "generate", "replay", "reconstruct", "plot", "models", "doctor"):
+            assert command in result.out
+            assert theseus(command, flag).code == 0
+
+
+def test_version(theseus: Theseus) -> None:
+    assert theseus("--version").out == f"theseus {__version__}\n"
+
+
+def test_no_command_is_wrong_usage(theseus: Theseus) -> None:
+    result = theseus()
+    assert result.code == 2
+    assert "generate" in result.out + result.err
+    assert theseus("fly").code == 2
+
+
+def test_an_interrupt_exits_with_130(theseus: Theseus, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("theseus_core.model_folder.find_model", interrupted)
+    result = theseus("models", "show", "runs/vae")
+    assert (result.code, result.out) == (130, "")
+
+
+def test_a_mistake_of_our_own_keeps_its_traceback(theseus: Theseus, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path) -> None:
+        raise AssertionError("ours")
+
+    monkeypatch.setattr("theseus_core.model_folder.find_model", broken)
+    with pytest.raises(AssertionError, match="ours"):
+        theseus("models", "show", "runs/vae")
+
+
+def test_messages_keep_brackets_and_long_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    words = "[red]no markup[/red] :smile: " + "/a/very/long/path" * 20
+    console.say(words)
+    console.warn(words)
+    console.fail(words, hint=words)
+    console.emit(words)
+    console.emit({"caption": "größer", "path": words})
+    out, err = capsys.readouterr()
+    assert err.splitlines() == [words, f"warning: {words}", f"error: {words}", f"hint: {words}"]
+    assert out.splitlines()[0] == words
+    assert json.loads(out.splitlines()[1]) == {"caption": "größer", "path": words}
+
+
+def test_tables_and_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table(["name", "size", "share"], [["a [b]", 12345, 0.123456], ["c", 1, 2.0]])
+    with console.progress("sampling", 2) as advance:
+        advance(1, 2)
+        advance(2, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "a [b]   12,345   0.1235" in err
+
+
+@pytest.mark.parametrize(("text", "size"), [("128", (128, 128)), ("480x720", (480, 720)), ("16X8", (16, 8))])
+def test_sizes(text: str, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "1x2x3", "-8", "8x", "²"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(TheseusError, match="not a size"):
+        parse_size(text)
+
+
+# reconstruct
+
+
+def film(path: Path, frames: int = 7, height: int = 26, width: int = 40) -> Path:
+    pictures = np.zeros((frames, height, width, 3), np.uint8)
+    for index in range(frames):
+        pictures[index, 4:20, 2 * index : 2 * index + 12] = (250, 60, 30)
+    return Clip(pictures, 10.0, "a red square").save(path)
+
+
+def test_reconstruct_fits_a_clip_and_says_so(theseus: Theseus, here: Path) -> None:
+    film(here / "in.gif")
+    result = theseus("reconstruct", "in.gif", "--json", "--sheet", "sheet.png")
+    assert result.code == 0
+    assert "cut from 7 frames of 26x40 to 5 frames of 24x40" in result.err
+    found = json.loads(result.out)
+    assert found["file"] == "in-reconstruction.mp4"
+    assert 0 < found["psnr"] < 100
+    assert -1 <= found["ssim"] <= 1
+    assert (here / "in-reconstruction.mp4").is_file()
+    with Image.open(here / "sheet.png") as sheet:
+        assert sheet.width > 5 * 128
+
+
+def test_reconstruct_as_asked(theseus: Theseus, here: Path) -> None:
+    film(here / "in.mp4", frames=9)
+    result = theseus("reconstruct", "in.mp4", "-o", "out.gif", "--size", "16x24", "--max-frames", 5, "--vae", "runs/transformer")
+    assert (result.code, result.out) == (0, "out.gif\n")
+    assert "cut" not in result.err
+    with Image.open(here / "out.gif") as picture:
+        assert (picture.n_frames, picture.size) == (5, (24, 16))
+    refused = theseus("reconstruct", "in.mp4", "--size", "20")
+    assert refused.code == 1
+    assert "multiples of 8" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [("notes.txt", b"hello, this is text", "not_video"), ("empty.gif", b"", "empty"), ("cut.gif", b"GIF89a\x10\x00", "damaged")],
+)
+def test_reconstruct_of_what_is_no_video(theseus: Theseus, here: Path, name: str, data: bytes, message: str) -> None:
+    (here / name).write_bytes(data)
+    result = theseus("reconstruct", name)
+    assert (result.code, result.out) == (1, "")
+    assert f"error: cannot read the video ({message}" in result.err
+    assert "error: cannot read the video: missing.gif" in theseus("reconstruct", "missing.gif").err
+
+
+# plot, models, doctor
+
+
+def test_plot(theseus: Theseus, here: Path) -> None:
+    lines = [{"step": 0, "device": "cpu"}, *({"step": step, "loss": 1 / step, "eval/loss": 2 / step} for step in range(1, 9))]
+    (here / "runs/vae/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert theseus("plot", "runs/vae").out == "runs/vae/curves.png\n"
+    with Image.open(here / "runs/vae/curves.png") as picture:
+        assert picture.width > 300
+    assert theseus("plot", "runs/vae", "-o", "other.png").out == "other.png\n"
+    assert (here / "other.png").read_bytes() == (here / "runs/vae/curves.png").read_bytes()
+    assert "written as .png, not as: a.jpg" in theseus("plot", "runs/vae", "-o", "a.jpg").err
+    assert "error: no journal of a training run: nowhere/metrics.jsonl" in theseus("plot", "nowhere").err
+
+
+def test_models(theseus: Theseus, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("theseus_core.bundled.__path__", [str(here / "none")])
+    for command in (["models"], ["models", "list"]):
+        result = theseus(*command)
+        assert (result.code, result.out) == (0, "")
+        assert "runs/transformer" in result.err
+        assert "videos: 5 frames of 16x32 at 8 fps" in result.err
+    found = json.loads(theseus("models", "list", "--json").out)
+    assert [model["name"] for model in found] == ["runs/transformer", "runs/vae"]
+    assert found[1]["parts"] == {"tokenizer": "causal_vae"}
+    shown = json.loads(theseus("models", "show", "runs/transformer").out)
+    assert shown["defaults"]["frames"] == 5
+    assert shown["vocabulary"] == ["a", "red", "circle", "waterfall"]
+    assert "no such model: runs/nothing" in theseus("models", "show", "runs/nothing").err
+
+
+def test_models_where_there_are_none(theseus: Theseus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("theseus_core.bundled.__path__", [str(tmp_path)])
+    assert "next: theseus prep gifs/" in theseus("models").err
+    assert theseus("models", "list", "--json").out == "[]\n"
+
+
+def test_doctor_finds_this_machine_well(theseus: Theseus) -> None:
+    result = theseus("doctor", "--json")
+    found = {finding["what"]: finding for finding in json.loads(result.out)}
+    assert {"torch", "torchvision", "device cpu", "writes .mp4", "writes .webm", "bitsandbytes", "disk"} <= set(found)
+    assert result.code == (0 if all(finding["ok"] for finding in found.values()) else 1)
+    assert found["writes .avi"]["found"] == "mpeg4"
+
+
+def test_doctor_exits_with_1_where_something_is_wrong(theseus: Theseus, monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = [Finding("torch", "2.11"), Finding("disk", "0.1 GiB free", ok=False, hint="make room")]
+    monkeypatch.setattr(doctor, "examine", lambda: findings)
+    result = theseus("doctor")
+    assert (result.code, result.out) == (1, "")
+    assert "error: disk: 0.1 GiB free\nhint: make room" in result.err
+
+
+def test_a_torchvision_of_another_torch_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mismatched(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("importlib.import_module", mismatched)
+    monkeypatch.setattr(doctor, "requires", lambda name: ["numpy", "torch==2.11.0", "gdown; extra == 'gdown'"])
+    [finding] = doctor._torchvision()
+    assert not finding.ok
+    assert "nms does not exist" in finding.found
+    assert "asks for torch==2.11.0" in finding.hint
+    assert "pip install --force-reinstall torch==" in finding.hint
