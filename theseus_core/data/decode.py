@@ -68,6 +68,8 @@ def open_film(path: Path) -> Iterator[GifFilm | VideoFilm]:
                     yield VideoFilm(container, complaints)
         except DamagedGif as error:
             raise Rejected("damaged", str(error)) from error
+        except MemoryError:
+            raise
         except (av.FFmpegError, EOFError) as error:  # some come as PermissionError or EOFError, and name the whole path
             raise Rejected("damaged", _first(complaints) or getattr(error, "strerror", None) or type(error).__name__) from error
 
@@ -150,8 +152,9 @@ class VideoFilm:
                 yield held, appears, next_appears
                 self._step, appears = next_appears - appears, next_appears
             held = frame
-        if held is not None:
-            yield held, appears, appears + self._last_step(held)
+        if held is None:
+            raise Rejected("damaged", "no frame can be decoded")
+        yield held, appears, appears + self._last_step(held)
 
     def _time(self, frame: av.VideoFrame) -> float | None:
         base = self._stream.time_base
@@ -177,7 +180,7 @@ class VideoFilm:
 
 def _decoder(stream: VideoStream) -> VideoCodecContext:
     decoder, with_alpha = stream.codec_context, f"libvpx-{stream.codec_context.name}"
-    if stream.metadata.get("alpha_mode") == "1" and with_alpha in av.codecs_available:  # FFmpeg's own VP8 and VP9 drop that layer
+    if "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE")) and with_alpha in av.codecs_available:  # FFmpeg's own VP8 and VP9 drop that layer
         decoder = av.CodecContext.create(with_alpha, "r")  # type: ignore[assignment]
     decoder.thread_type, decoder.thread_count = "NONE", 1
     decoder.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}

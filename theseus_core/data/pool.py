@@ -23,6 +23,7 @@ from theseus_core.config import Tree
 from theseus_core.data.filters import PrepSettings
 from theseus_core.errors import TheseusError
 
+PROGRAM = "from theseus_core.data.worker import main; main()"
 START_SECONDS = 120  # for a worker to import what it needs on a very busy machine
 AHEAD = 4  # files per worker that may be finished before it is their turn
 
@@ -108,7 +109,7 @@ class Worker:
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # or every thread would reserve memory to itself
         process = self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from theseus_core.data.worker import main; main()"],
+            [sys.executable, "-P", "-c", PROGRAM],
             env={**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
