@@ -178,7 +178,6 @@ class Failing(Clips):
 def test_what_the_source_raises_is_raised(tmp_path: Path) -> None:
     with pytest.raises(TheseusError, match="a damaged chunk"):
         trainer(tmp_path, source=Failing(8)).fit()
-    assert_same({}, {})
     saved = newest_checkpoint(tmp_path / "checkpoints")
     assert saved is not None
     assert saved.step == 2
@@ -239,3 +238,14 @@ def test_settings_of_torch_are_put_back(tmp_path: Path) -> None:
     trainer(tmp_path, threads=1, steps=1).fit()
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
     assert math.isfinite(sum(p.sum().item() for p in trainer(tmp_path, threads=1, steps=1).fit().parameters()))
+
+
+def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = Trainer(Toy(depth=0, noise=0.0), Clips(8), settings(steps=3), tmp_path / "plain").fit()
+    torch.manual_seed(0)
+    try:
+        compiled = Trainer(Toy(depth=0, noise=0.0), Clips(8), settings(steps=3, compile=True), tmp_path / "compiled").fit()
+    except TheseusError as error:
+        pytest.skip(error.message)
+    assert_same(dict(compiled.state_dict()), dict(plain.state_dict()), rtol=1e-4, atol=1e-5)

@@ -21,8 +21,8 @@ from theseus_core.train.distributed import gather, place_like
 class Muon(Optimizer):
     """Momentum whose update is made orthogonal; for 2-D matrices.
 
-    `torch.optim.Muon` gives the same updates one matrix at a time. This one stacks matrices of one shape, which on a CPU is
-    several times faster, computes in fp32 in a training that does, and takes sharded matrices.
+    `torch.optim.Muon` gives the same updates, a matrix at a time and always in bf16. This one stacks matrices of one shape into one
+    product, computes in fp32 in a training that does, and takes sharded matrices.
 
     Args:
         groups: parameter groups with `lr` and `weight_decay`.

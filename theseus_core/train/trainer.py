@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from theseus_core import __version__
 from theseus_core.config import Tree, dump
 from theseus_core.contracts import Batch, Trainable
 from theseus_core.device import autocast, pick_device, pick_dtype
@@ -39,11 +37,12 @@ from theseus_core.train.checkpoint import (
     sole_owner,
     write_checkpoint,
 )
-from theseus_core.train.config import FREE, TrainConfig
+from theseus_core.train.config import TrainConfig
 from theseus_core.train.ema import Ema
 from theseus_core.train.guards import StopRequest, explained, seed_everything, stop_requests, torch_settings
 from theseus_core.train.journal import Journal, Window
 from theseus_core.train.optim import Phase, build_phases, lr_factor
+from theseus_core.train.provenance import refuse_other_run, versions, whereabouts
 from theseus_core.train.source import BatchSource, ahead
 from theseus_core.train.state import averaged_tensors, gathered, model_tensors, optimizer_tensors, restore, restore_optimizers
 
@@ -232,42 +231,18 @@ class Trainer:
         distributed.barrier(self.world)
         saved = newest_checkpoint(checkpoints, self.note)
         if saved is not None:
-            self._refuse_other_run(saved.state)
+            refuse_other_run(self.folder, saved.state, self._identity())
             self._load(saved)
         self.journal: Journal | None = None
         if self.world.is_main:
             self.journal = Journal(self.folder / "metrics.jsonl", self.step if saved else -1)
+            place = whereabouts(self.model, self.phases, self.world, self.device, self.dtype)
             if saved is None:
-                self.journal.write({"step": 0, **self._place()})
-            write_json(self.folder / "config.json", {**self._identity(), "runs_on": self._place()})
+                self.journal.write({"step": 0, **place})
+            write_json(self.folder / "config.json", {**self._identity(), "runs_on": place})
 
     def _identity(self) -> Tree:
         return {"describe": self.describe, "train": dump(self.config), "fingerprint": self.source.fingerprint}
-
-    def _place(self) -> Tree:
-        """Where and how this process computes: the journal's first line."""
-        return {
-            "device": str(self.device),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "ranks": self.world.size,
-            "distributed": self.world.kind,
-            "threads": torch.get_num_threads(),
-            "parameters": sum(p.numel() for p in self.model.parameters()),
-            "optimizers": {label: _count(optimizer) for phase in self.phases for label, optimizer in phase.optimizers.items()},
-        }
-
-    def _refuse_other_run(self, state: Tree) -> None:
-        now = self._identity()
-        elsewhere = "to train with other settings, give another -o; to start this one anew, --no-resume"
-        for part in ("describe", "train"):
-            for key, old, new in _differences(state[part], now[part]):
-                if part == "describe" or key not in FREE:
-                    raise TheseusError(f"{self.folder} was trained with another {key}: {old}, now {new}", hint=elsewhere)
-        if state["fingerprint"] != now["fingerprint"]:
-            changed = f"{state['fingerprint']}, now {now['fingerprint']}"
-            raise TheseusError(f"the dataset is not the one that {self.folder} was trained on: {changed}", hint=elsewhere)
-        if state["step"] > self.config.steps:
-            raise TheseusError(f"{self.folder} is already beyond that many steps, at step {state['step']}: {self.config.steps}")
 
     def _load(self, saved: Checkpoint) -> None:
         restore(model_tensors(self.model), saved.tensors("model"))
@@ -294,7 +269,7 @@ class Trainer:
         }
         if self.journal is not None:
             self.journal.sync()
-            state = {**self._identity(), "versions": _versions(), "optimizer": scalars, "best": self.best, "elapsed": self.elapsed}
+            state = {**self._identity(), "versions": versions(), "optimizer": scalars, "best": self.best, "elapsed": self.elapsed}
             state |= {"skipped": self.skipped, "window": {"sums": self.window.sums, "steps": self.window.steps}}
             write_checkpoint(self.folder / "checkpoints", self.step, parts, state)
             drop_old_checkpoints(self.folder / "checkpoints", self.step, self.config.keep, self.best["step"] if self.best else None)
@@ -390,21 +365,3 @@ def _device(name: str, world: distributed.World) -> torch.device:
     """Under torchrun each rank of a machine takes its own GPU."""
     device = pick_device(name)
     return pick_device(f"cuda:{world.local_rank}") if device.type == "cuda" and device.index is None else device
-
-
-def _count(optimizer: torch.optim.Optimizer) -> int:
-    return sum(p.numel() for group in optimizer.param_groups for p in group["params"])
-
-
-def _versions() -> Tree:
-    return {"theseus": __version__, "torch": torch.__version__, "python": platform.python_version()}
-
-
-def _differences(old: Tree, new: Tree, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted key, old value, new value) wherever two trees differ, in the order of the new one."""
-    for key in [*new, *(key for key in old if key not in new)]:
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            yield f"{prefix}{key}", before, after

@@ -1,0 +1,73 @@
+"""What a run is: what made it, where it computes, and whether a checkpoint belongs to it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from theseus_core import __version__
+from theseus_core.config import Tree
+from theseus_core.errors import TheseusError
+from theseus_core.train.config import FREE
+from theseus_core.train.distributed import World
+from theseus_core.train.optim import Phase
+
+
+def versions() -> Tree:
+    """Of what computes."""
+    return {"theseus": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def whereabouts(model: nn.Module, phases: list[Phase], world: World, device: torch.device, dtype: torch.dtype) -> Tree:
+    """Where and how a training computes, and how many weights each optimizer has: the journal's first line."""
+    optimizers = {label: optimizer for phase in phases for label, optimizer in phase.optimizers.items()}
+    return {
+        "device": str(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "ranks": world.size,
+        "distributed": world.kind,
+        "threads": torch.get_num_threads(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "optimizers": {label: _weights_of(optimizer) for label, optimizer in optimizers.items()},
+    }
+
+
+def _weights_of(optimizer: torch.optim.Optimizer) -> int:
+    return sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+
+
+def refuse_other_run(folder: Path, saved: Tree, now: Tree) -> None:
+    """Compare what a checkpoint says made it with what is asked for now.
+
+    Args:
+        saved, now: "describe", "train" (a dumped `TrainConfig`) and "fingerprint"; `saved` also has the "step".
+
+    Raises:
+        TheseusError: they are two runs; names the first key that differs.
+    """
+    elsewhere = "to train with other settings, give another -o; to start this one anew, --no-resume"
+    for part in ("describe", "train"):
+        for key, old, new in differences(saved[part], now[part]):
+            if part == "describe" or key not in FREE:
+                raise TheseusError(f"{folder} was trained with another {key}: {old}, now {new}", hint=elsewhere)
+    if saved["fingerprint"] != now["fingerprint"]:
+        changed = f"{saved['fingerprint']}, now {now['fingerprint']}"
+        raise TheseusError(f"the dataset is not the one that {folder} was trained on: {changed}", hint=elsewhere)
+    if saved["step"] > now["train"]["steps"]:
+        steps = now["train"]["steps"]
+        raise TheseusError(f"{folder} is already beyond that many steps, at step {saved['step']}: {steps}", hint=elsewhere)
+
+
+def differences(old: Tree, new: Tree, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, old value, new value) wherever two trees differ, in the order of the new one."""
+    for key in [*new, *(key for key in old if key not in new)]:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key}", before, after
