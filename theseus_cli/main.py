@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
@@ -56,6 +57,7 @@ def options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 an error the user can mend, 2 wrong usage, 130 interrupted."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of each layer, at each step
     try:
         app(arguments)
     except TheseusError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,6 +94,7 @@ def generate(
         make_all(pipe, recipes, target)
     else:
         make_one(pipe, recipes[0], target)
+        console.say_next(f"theseus replay {shlex.quote(f'{target}.json')}")
     console.emit(target)
 
 

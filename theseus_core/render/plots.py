@@ -79,7 +79,7 @@ def _rank(name: str) -> tuple[int, str]:
 
 def _panel(axes: Any, name: str, series: Series, last_row: bool) -> None:
     drawn: list[float] = []
-    for key, colour, label in ((name, TRAINING_COLOUR, "training"), (HELD_OUT + name, HELD_OUT_COLOUR, "held out")):
+    for key, colour, label in ((name, TRAINING_COLOUR, "training"), (HELD_OUT + name, HELD_OUT_COLOUR, "evaluation")):
         if key in series:
             drawn += _line(axes, *series[key], colour, label)
     if needs_log_scale(drawn):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -89,8 +90,9 @@ class Model(TextEncoder):
 
 def save(model: Model, folder: Path) -> None:
     """Keep the network (as safetensors) and its tokenizer's files with the model, so that no hub is asked again."""
-    model.network.save_pretrained(folder / "network")
-    model.words.save_pretrained(folder / "network")
+    with _without_bars():
+        model.network.save_pretrained(folder / "network")
+        model.words.save_pretrained(folder / "network")
 
 
 def load(folder: Path, config: Config) -> Model:
@@ -102,6 +104,11 @@ def _read(source: str) -> tuple[Any, Any]:
     """The tokenizer and the network of a folder or a hub name; weights from safetensors only, in fp32."""
     import transformers  # seconds to import, and only for those who ask for it
 
+    with _without_bars() if Path(source).is_dir() else nullcontext():  # a download may take minutes, and shows itself
+        return _read_with(transformers, source)
+
+
+def _read_with(transformers: Any, source: str) -> tuple[Any, Any]:
     try:
         kind = transformers.AutoConfig.from_pretrained(source).model_type
         if kind not in CLASSES:
@@ -114,6 +121,22 @@ def _read(source: str) -> tuple[Any, Any]:
         )
         raise TheseusError(f"cannot read the text encoder: {source}", hint=hint) from error
     return words, network
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers from drawing progress bars on stderr."""
+    import transformers.utils.logging
+
+    logging: Any = transformers.utils.logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _short(error: Exception) -> str:
