@@ -95,10 +95,18 @@ def test_noise_comes_from_the_seed_alone(pipe: TextToVideo) -> None:
 
 def test_latents_decide_the_size(pipe: TextToVideo) -> None:
     assert pipe.sample(["red"], latents=torch.zeros(1, 4, 3, 4, 2)).shape == (1, 3, 9, 32, 16)
+    with pytest.raises(TheseusError, match="latents decide the size"):
+        pipe.sample(["red"], latents=torch.zeros(1, 4, 3, 4, 2), frames=5)
     for shape in [(1, 3, 2, 2, 4), (2, 4, 2, 2, 4), (4, 2, 2, 4), (1, 4, 2, 3, 4)]:
         with pytest.raises(TheseusError, match="latents of a wrong shape") as caught:
             pipe.sample(["red"], latents=torch.zeros(shape))
         assert "(1, 4, t, h, w), h and w multiples of 2" in str(caught.value.hint)
+
+
+def test_a_long_video_is_decoded_in_parts(pipe: TextToVideo, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = pipe.sample(["red"], frames=13)
+    monkeypatch.setattr("theseus_core.pipeline.DECODED_AT_ONCE", 2)
+    assert torch.allclose(pipe.sample(["red"], frames=13), whole, atol=1e-5)
 
 
 def test_guidance_and_the_negative_prompt(pipe: TextToVideo) -> None:

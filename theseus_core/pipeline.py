@@ -18,11 +18,12 @@ from theseus_core.data.clip import Clip
 from theseus_core.device import autocast, pick_device, pick_dtype
 from theseus_core.errors import TheseusError
 from theseus_core.model_folder import Parts, Settings, find_model, load_model, load_tokenizer, save_model, save_tokenizer
-from theseus_core.quantize import check_mode
+from theseus_core.quantize import Quantized, check_mode
 from theseus_core.quantize import quantize as quantize_layers
 
 __all__ = ["Settings", "TextToVideo", "load_tokenizer", "save_model", "save_tokenizer", "starting_noise", "to_frames", "to_video"]
 
+DECODED_AT_ONCE = 16  # latent frames of a long video, for the sake of memory; the result is the same
 P = TypeVar("P", bound=nn.Module)
 
 
@@ -33,7 +34,10 @@ class TextToVideo:
         tokenizer, text_encoder, generator: the parts, in evaluation mode.
         defaults: the size, rate and sampling that the model was made for.
         device, dtype: where it computes, and in what precision (by autocast: the weights stay in fp32).
+        quantized: what quantization made of the generator and of the text encoder; empty where it was not asked for.
     """
+
+    quantized: Sequence[Quantized] = ()
 
     def __init__(self, parts: Parts, device: torch.device, dtype: torch.dtype, offload: str = "none") -> None:
         self.tokenizer, self.text_encoder, self.generator = parts.tokenizer, parts.text_encoder, parts.generator
@@ -67,12 +71,14 @@ class TextToVideo:
         check_mode(quantize, where)
         offloading.check(offload, where, compile, quantize)
         parts = load_model(find_model(path_or_name))
+        reports = []
         if quantize != "none":
-            for part in (parts.generator, parts.text_encoder):
-                quantize_layers(part, quantize, where, precision)
+            reports = [quantize_layers(part, quantize, where, precision) for part in (parts.generator, parts.text_encoder)]
         if compile:
             offloading.compile_units(parts.generator)
-        return cls(parts, where, precision, offload)
+        loaded = cls(parts, where, precision, offload)
+        loaded.quantized = reports
+        return loaded
 
     def settings(self, **changes: Any) -> Settings:
         """The model's defaults with the changes that are not None, checked against what the model can do.
@@ -171,7 +177,12 @@ class TextToVideo:
         )
         if negative_prompt and settings.guidance_scale == 1:
             raise TheseusError(f"a negative prompt has an effect only with guidance: {negative_prompt}", hint="--guidance above 1")
-        noise = self._noise(settings, seed, len(prompts)) if latents is None else self._checked(latents, len(prompts))
+        if latents is None:
+            noise = self._noise(settings, seed, len(prompts))
+        elif frames or height or width:
+            raise TheseusError(f"latents decide the size, and cannot be asked for another: {frames} x {height} x {width}")
+        else:
+            noise = self._checked(latents, len(prompts))
         with autocast(self.device, self.dtype):
             text, negative = self._encode(list(prompts), negative_prompt)
             made = self._at_work(self.generator).sample(
@@ -183,7 +194,8 @@ class TextToVideo:
                 sampler=settings.sampler,
                 progress=progress,
             )
-            video = self._at_work(self.tokenizer).decode(made).float().cpu()
+            chunk = DECODED_AT_ONCE if made.shape[2] > DECODED_AT_ONCE else None
+            video = self._at_work(self.tokenizer).decode(made, chunk=chunk).float().cpu()
         if not video.isfinite().all():
             raise TheseusError(
                 f"the model gave values that are not numbers, computing in: {str(self.dtype).removeprefix('torch.')}",

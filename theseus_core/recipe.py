@@ -31,7 +31,7 @@ class Recipe(Config):
 
     prompt: str
     negative_prompt: str = ""
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**63, description="at most 2^63 - 1")
     frames: int
     height: int
     width: int
@@ -148,6 +148,20 @@ def write_index(folder: Path, videos: Sequence[Path], recipes: Sequence[Recipe])
     with replacing(folder / "index.jsonl") as part:
         part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return folder / "index.jsonl"
+
+
+def read_index(folder: Path) -> list[tuple[Path, str]]:
+    """The videos of a folder that `write_index` lists, each with its prompt.
+
+    Raises:
+        TheseusError: the index is damaged.
+    """
+    path = folder / "index.jsonl"
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [(folder / row["file"], row["prompt"]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TheseusError(f"not an index of generated videos: {path}", hint=str(error)) from error
 
 
 def content_hash(video: Path) -> str:

@@ -15,6 +15,7 @@ from theseus_cli import console
 from theseus_cli.options import parse_size
 from theseus_core import __version__, doctor
 from theseus_core.data.clip import Clip
+from theseus_core.data.writer import write_dataset
 from theseus_core.doctor import Finding
 from theseus_core.errors import TheseusError
 
@@ -153,7 +154,28 @@ def test_plot(theseus: Theseus, here: Path) -> None:
     assert theseus("plot", "runs/vae", "-o", "other.png").out == "other.png\n"
     assert (here / "other.png").read_bytes() == (here / "runs/vae/curves.png").read_bytes()
     assert "written as .png, not as: a.jpg" in theseus("plot", "runs/vae", "-o", "a.jpg").err
-    assert "error: no journal of a training run: nowhere/metrics.jsonl" in theseus("plot", "nowhere").err
+    assert "error: nothing to draw" in theseus("plot", "nowhere").err
+
+
+def test_plot_of_generated_videos(theseus: Theseus, here: Path) -> None:
+    theseus("generate", "a red circle", "a waterfall", "red", "-o", "videos")
+    assert theseus("plot", "videos").out == "videos/contact_sheet.png\n"
+    with Image.open(here / "videos/contact_sheet.png") as whole:
+        height = whole.height
+    assert theseus("plot", "videos", "-o", "two.png", "--clips", 2).code == 0
+    with Image.open(here / "two.png") as two:
+        assert two.height < height
+    (here / "videos/index.jsonl").write_text("{}")
+    assert "error: not an index of generated videos" in theseus("plot", "videos").err
+
+
+def test_plot_of_a_dataset(theseus: Theseus, here: Path) -> None:
+    write_dataset(
+        "dataset", [Clip(np.full((15, 16, 16, 3), colour, np.uint8), 10.0, f"grey {colour}") for colour in (9, 90, 200)], {}
+    )
+    assert theseus("plot", "dataset", "-o", "sheet.png").out == "sheet.png\n"
+    with Image.open(here / "sheet.png") as sheet:
+        assert {(9, 9, 9), (90, 90, 90), (200, 200, 200)} <= {colour for _, colour in sheet.getcolors(100_000)}
 
 
 def test_models(theseus: Theseus, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

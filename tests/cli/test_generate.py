@@ -166,6 +166,7 @@ def test_a_second_start_makes_what_is_missing(theseus: Theseus, here: Path) -> N
         ("a --device tpu", "no such device: tpu", "cuda"),
         ("a --device cpu --dtype fp16", "only by emulation", "bf16"),
         ("a --device cpu --offload layer", "offloading moves parts from an accelerator to main memory", "--quantize"),
+        ("a --seed 9223372036854775808", "seed: ", "2^63 - 1"),
         ("a --guidance 1 --negative-prompt b", "effect only with guidance: b", "--guidance"),
     ],
 )
@@ -220,6 +221,8 @@ def test_frames_of_one_colour_are_noticed(theseus: Theseus, here: Path) -> None:
 
 
 def test_quantized(theseus: Theseus, here: Path) -> None:
-    assert theseus("generate", "a red circle", "-o", "small.mp4", "--quantize", "nf4", "--device", "cpu").code == 0
+    result = theseus("generate", "a red circle", "-o", "small.mp4", "--quantize", "nf4", "--device", "cpu")
+    assert result.code == 0
+    assert "MiB of weights became" in result.err
     assert json.loads((here / "small.mp4.json").read_text())["recipe"]["quantize"] == "nf4"
     assert "the same bytes" in theseus("replay", "small.mp4.json").err

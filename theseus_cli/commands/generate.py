@@ -75,6 +75,7 @@ def generate(
     changes = {"frames": frames, "height": height, "width": width, "fps": fps, "steps": steps, "sampler": sampler}
     changes |= {"guidance_scale": guidance}
 
+    from theseus_core.config import validate
     from theseus_core.model_folder import default_model
     from theseus_core.pipeline import TextToVideo
     from theseus_core.recipe import Recipe, describe
@@ -84,7 +85,7 @@ def generate(
     pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile)
     common = describe(pipe, name, pipe.settings(**changes), quantize.value, offload.value, compile)
     recipes = [
-        Recipe(prompt=prompt, negative_prompt=negative_prompt, seed=seed + number, **common)
+        validate(Recipe, common | {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed + number})
         for prompt in asked
         for number in range(num_videos)
     ]
@@ -129,6 +130,11 @@ def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
     shape = f"{recipe.frames} frames of {recipe.height}x{recipe.width} at {recipe.fps:g} fps"
     how = f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}"
     console.say(f"model: {recipe.model} on {recipe.device} in {recipe.dtype}: {shape}, {how}")
+    if pipe.quantized:
+        before, after = (
+            sum(sizes) / 2**20 for sizes in zip(*[(q.bytes_before, q.bytes_after) for q in pipe.quantized], strict=True)
+        )
+        console.say(f"{recipe.quantize}: {before:.1f} MiB of weights became {after:.1f}")
     for prompt in dict.fromkeys(prompts):
         unknown = pipe.text_encoder.unknown_words(prompt)
         if unknown:
