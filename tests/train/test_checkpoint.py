@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_toys import trainer
+from train_toys import Start, trainer
 
 from theseus_core.errors import TheseusError
 from theseus_core.train import checkpoint
@@ -107,7 +107,7 @@ def _train_with_small_files(folder: str, limit: int) -> None:
     os._exit(4)
 
 
-def test_a_file_that_cannot_be_written_costs_nothing(tmp_path: Path, start: object) -> None:
+def test_a_file_that_cannot_be_written_costs_nothing(tmp_path: Path, start: Start) -> None:
     """The system refuses the bytes: what safetensors makes of that is put into words, and the checkpoint before stays."""
     trainer(tmp_path, steps=2).fit()
     process = multiprocessing.get_context("forkserver").Process(target=_train_with_small_files, args=(str(tmp_path), 10_000))

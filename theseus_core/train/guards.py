@@ -93,12 +93,14 @@ def explained() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             hint = "a smaller --batch-size, a larger `accumulate`, or `gradient_checkpointing`; the last checkpoint is untouched"
-            raise TheseusError(f"out of memory: {_first_line(error)}", hint=hint) from error
+            raise TheseusError(f"out of memory: {_in_a_line(error)}", hint=hint) from error
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             hint = "torch.compile needs a C++ compiler (g++ or clang), and triton on CUDA; or leave --compile out"
-            raise TheseusError(f"the network does not compile: {_first_line(error)}", hint=hint) from error
+            raise TheseusError(f"the network does not compile: {_in_a_line(error)}", hint=hint) from error
         raise
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _in_a_line(error: Exception) -> str:
+    """The first two lines of what torch says: where there are two, the first only names the part that failed."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) or type(error).__name__
