@@ -147,7 +147,7 @@ def test_an_unknown_sampler_is_refused(pipe: TextToVideo) -> None:
 def test_values_that_are_not_numbers_are_no_video() -> None:
     parts = make_parts()
     nn.init.constant_(next(parts.generator.parameters()), float("nan"))
-    with pytest.raises(TheseusError, match="not numbers, computing in: float32") as caught:
+    with pytest.raises(TheseusError, match="not numbers, computing in: fp32") as caught:
         TextToVideo(parts, CPU, torch.float32).generate("red")
     assert "diverged" in str(caught.value.hint)
 

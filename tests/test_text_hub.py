@@ -63,7 +63,9 @@ def test_embeddings_are_those_of_the_network(folders: dict[str, Path], kind: str
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_it_comes_back_from_a_model_folder_without_its_source(folders: dict[str, Path], kind: str, tmp_path: Path, capfd: Any) -> None:
+def test_it_comes_back_from_a_model_folder_without_its_source(
+    folders: dict[str, Path], kind: str, tmp_path: Path, capfd: Any
+) -> None:
     source = tmp_path / "source"
     source.symlink_to(folders[kind])
     encoder = build("text", "hub", changes={"source": str(source), "max_tokens": 8})

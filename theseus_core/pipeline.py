@@ -15,7 +15,7 @@ from theseus_core import offload as offloading
 from theseus_core.config import merge, validate
 from theseus_core.contracts import Progress, Text
 from theseus_core.data.clip import Clip
-from theseus_core.device import autocast, pick_device, pick_dtype
+from theseus_core.device import autocast, dtype_name, pick_device, pick_dtype
 from theseus_core.errors import TheseusError
 from theseus_core.model_folder import Parts, Settings, find_model, load_model, load_tokenizer, save_model, save_tokenizer
 from theseus_core.quantize import Quantized, check_mode
@@ -141,7 +141,7 @@ class TextToVideo:
         )
         return Clip(to_frames(video[0]), fps=self.settings(fps=fps).fps, caption=prompt)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample(
         self,
         prompts: Sequence[str],
@@ -177,12 +177,9 @@ class TextToVideo:
         )
         if negative_prompt and settings.guidance_scale == 1:
             raise TheseusError(f"a negative prompt has an effect only with guidance: {negative_prompt}", hint="--guidance above 1")
-        if latents is None:
-            noise = self._noise(settings, seed, len(prompts))
-        elif frames or height or width:
+        if latents is not None and (frames or height or width):
             raise TheseusError(f"latents decide the size, and cannot be asked for another: {frames} x {height} x {width}")
-        else:
-            noise = self._checked(latents, len(prompts))
+        noise = self._noise(settings, seed, len(prompts)) if latents is None else self._checked(latents, len(prompts))
         with autocast(self.device, self.dtype):
             text, negative = self._encode(list(prompts), negative_prompt)
             made = self._at_work(self.generator).sample(
@@ -196,12 +193,15 @@ class TextToVideo:
             )
             chunk = DECODED_AT_ONCE if made.shape[2] > DECODED_AT_ONCE else None
             video = self._at_work(self.tokenizer).decode(made, chunk=chunk).float().cpu()
+        self._refuse_what_is_no_number(video)
+        return video.clamp(-1, 1)
+
+    def _refuse_what_is_no_number(self, video: Tensor) -> None:
         if not video.isfinite().all():
             raise TheseusError(
-                f"the model gave values that are not numbers, computing in: {str(self.dtype).removeprefix('torch.')}",
+                f"the model gave values that are not numbers, computing in: {dtype_name(self.dtype)}",
                 hint="try --dtype fp32 or a lower --guidance; if it stays, the training has diverged",
             )
-        return video.clamp(-1, 1)
 
     def _noise(self, settings: Settings, seed: int | Sequence[int], count: int) -> Tensor:
         seeds = [seed] * count if isinstance(seed, int) else list(seed)
