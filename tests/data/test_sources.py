@@ -83,7 +83,7 @@ def test_pipes_devices_sockets_and_broken_links_are_not_opened(tmp_path: Path, m
 
 
 def test_nothing_found_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TheseusError, match="no such file or folder: .*nowhere"):
+    with pytest.raises(TheseusError, match=r"no such file or folder: .*nowhere"):
         find([tmp_path / "nowhere"], leave_out=tmp_path / "out")
     with pytest.raises(TheseusError, match="no clips found"):
         find([tmp_path], leave_out=tmp_path / "out")
@@ -113,7 +113,8 @@ def test_names_as_captions(name: str, words: str) -> None:
         ("c.csv", 'id,Text,File\n1,a cat,a.gif\n\n2,"it says ""no"", twice",b.gif\n3,the\tcat,a.gif\n'),
         (
             "c.jsonl",
-            '{"file": "a.gif", "caption": "a cat"}\n{"video_path": "b.gif", "text": "it says \\"no\\", twice"}\n\n{"path": "a.gif", "caption": ["the cat"]}',
+            '{"file": "a.gif", "caption": "a cat"}\n{"video_path": "b.gif", "text": "it says \\"no\\", twice"}\n\n'
+            '{"path": "a.gif", "caption": ["the cat"]}',
         ),
     ],
 )

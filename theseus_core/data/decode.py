@@ -180,7 +180,8 @@ class VideoFilm:
 
 def _decoder(stream: VideoStream) -> VideoCodecContext:
     decoder, with_alpha = stream.codec_context, f"libvpx-{stream.codec_context.name}"
-    if "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE")) and with_alpha in av.codecs_available:  # FFmpeg's own VP8 and VP9 drop that layer
+    has_alpha = "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE"))
+    if has_alpha and with_alpha in av.codecs_available:  # FFmpeg's own VP8 and VP9 drop that layer
         decoder = av.CodecContext.create(with_alpha, "r")  # type: ignore[assignment]
     decoder.thread_type, decoder.thread_count = "NONE", 1
     decoder.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}

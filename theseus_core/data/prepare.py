@@ -81,10 +81,10 @@ def prepare(
         TheseusError: no clips, or none that can be kept (`rejected.jsonl` says why); a captions file that cannot be used; an output
             that holds something else, or a dataset with other settings or of other files.
     """
+    _check_output(output)
     described, files, table_rows_left = _describe(sources, output, settings)
     if (output / "dataset.json").exists():
         return _finished(output, described)
-    _check_output(output)
     take_back(output)
     with Ledger.open(output / PARTIAL, described, settings.chunk_size, files) as ledger:
         for answer, spool in _answers(ledger, settings, workers):
@@ -170,7 +170,8 @@ def _check_output(output: Path) -> None:
     if not output.is_dir():
         raise TheseusError(f"not a folder: {output}", hint="name another with -o")
     ours = {PARTIAL, "rejected.jsonl", "clips.jsonl", "chunks", "contact_sheet.png"}
-    if not (output / PARTIAL).exists() and {path.name for path in output.iterdir()} - ours:
+    begun = (output / PARTIAL).exists() or (output / "dataset.json").exists()
+    if not begun and {path.name for path in output.iterdir()} - ours:
         raise TheseusError(f"the output folder holds something else than a dataset: {output}", hint="name another with -o")
 
 
