@@ -54,7 +54,8 @@ def test_the_first_command_of_all(home: Path) -> None:
 
 def test_options_reach_the_dataset(home: Path) -> None:
     words = "gifs -o small --size 32x16 --fit stretch --min-frames 5 --max-frames 9 --long windows --fps 5 --chunk-size 1"
-    theseus(*words.split(), *"--limit 3 --seed 2 --layout folder --workers 1 --timeout 30 --memory 512".split())
+    words += " --limit 3 --seed 2 --layout folder --workers 1 --timeout 30 --memory 512"
+    theseus(*words.split())
     dataset = Dataset.open("small")
     expected = {"width": 32, "height": 16, "fit": "stretch", "min_frames": 5, "max_frames": 9, "long": "windows", "fps": 5.0}
     expected |= {"chunk_size": 1, "limit": 3, "seed": 2, "layout": "folder", "timeout": 30.0, "memory": 512, "captions": None}
