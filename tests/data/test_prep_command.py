@@ -81,7 +81,7 @@ def test_exported_files_are_the_same_clips(home: Path) -> None:
     ("words", "message"),
     [
         ("gifs --seed 1", "--seed has no effect without --limit: 1"),
-        ("--export x --fps 3 --min-frames 15", "no effect without a SOURCE: --(fps|min-frames) --(fps|min-frames)"),
+        ("--export x --fps 3 --min-frames 15", "no effect without a SOURCE: --fps --min-frames"),
         ("--export x", "no prepared dataset at: dataset"),
         ("gifs --size big", "not a size: big"),
         ("gifs --size 4", "width: .*: 4"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,8 +82,11 @@ def prep(
     """Prepare a dataset: check, crop, resize and pack every clip. Started again, it goes on where it stopped."""
     if seed is not None and limit is None:
         raise TheseusError(f"--seed has no effect without --limit: {seed}", hint="--limit N takes N files, drawn by the seed")
+    given = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}  # type: ignore[union-attr]
+    if "memory" in given and sys.platform != "linux":
+        raise TheseusError(f"--memory has no effect here: {memory}", hint="only Linux holds a process to a limit")
     if not source:
-        _refuse_without_source(context, export)
+        _refuse_without_source(given, export)
     else:
         width, height = _size(size)
         tree = {name: context.params[name] for name in SETTINGS if context.params[name] is not None}
@@ -93,9 +97,8 @@ def prep(
         _export(output, export, as_json or bool(source))
 
 
-def _refuse_without_source(context: typer.Context, export: Path | None) -> None:
-    given = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]  # type: ignore[union-attr]
-    idle = [f"--{name.replace('_', '-')}" for name in given if name not in WITHOUT_SOURCE]
+def _refuse_without_source(given: set[str], export: Path | None) -> None:
+    idle = [f"--{name.replace('_', '-')}" for name in sorted(given - WITHOUT_SOURCE)]
     if export is None:
         raise typer.BadParameter("nothing to prepare: name a folder of GIFs or videos", param_hint="SOURCE")
     if idle:
