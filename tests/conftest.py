@@ -1,4 +1,4 @@
-"""One thread for every test: their tensors are tiny, and threads that wait for one another on a busy machine cost a hundred times more."""
+"""One thread for every test: with tiny tensors, threads that wait for one another on a busy machine cost a hundredfold."""
 
 import torch
 

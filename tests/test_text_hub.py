@@ -100,7 +100,7 @@ def test_what_is_no_text_encoder(folders: dict[str, Path], tmp_path: Path) -> No
     with pytest.raises(TheseusError, match="cannot read the text encoder"):
         build("text", "hub", changes={"source": str(tmp_path)})
     transformers.ViTConfig().save_pretrained(tmp_path / "vit")
-    with pytest.raises(TheseusError, match="no text encoder of a known kind: .*vit"):
+    with pytest.raises(TheseusError, match=r"no text encoder of a known kind: .*vit"):
         build("text", "hub", changes={"source": str(tmp_path / "vit")})
 
 

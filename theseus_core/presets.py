@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         "debug": {
             "model_preset": "debug",
             "frames": 5,
-            "text": {"width": 32, "layers": 1, "heads": 2, "max_tokens": 8},
+            "text_preset": "debug",
             "prompts": 2,
             "sampling": {"steps": 2},
             "train": {"steps": 20, "batch_size": 2, "checkpoint_every": 10, "evaluate_every": 10, "log_every": 5},

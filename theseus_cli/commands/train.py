@@ -134,7 +134,7 @@ def transformer(
     if text == "builtin":
         flags |= {"text_family": "builtin"}
     elif text is not None:
-        flags |= {"text_family": "hub", "text": {"source": text}}
+        flags |= {"text_family": "hub", "text_preset": "small", "text": {"source": text}}
     run = _configured(
         lambda *more: configure_run("transformer", preset, *_given(config, flags, settings), *more), data, steps, epochs
     )

@@ -151,8 +151,8 @@ class CaptionCache:
 
 def _embedded(encoder: TextEncoder, captions: Sequence[str], at_once: int = 32) -> dict[str, Tensor]:
     texts = [encoder.encode(captions[i : i + at_once]) for i in range(0, len(captions), at_once)]
-    embeddings = [text.embeddings.half().cpu() for text in texts if text.embeddings is not None]
-    return {"embeddings": torch.cat(embeddings), "mask": torch.cat([text.mask.cpu() for text in texts]).to(torch.uint8)}
+    embeddings = torch.cat([text.embeddings for text in texts if text.embeddings is not None])
+    return {"embeddings": embeddings.half().cpu(), "mask": torch.cat([text.mask.cpu() for text in texts]).to(torch.uint8)}
 
 
 def _alone(folder: Path) -> FileLock:

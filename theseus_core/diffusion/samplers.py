@@ -28,7 +28,7 @@ def ddim(predict: Predict, x: Tensor, times: Tensor, schedule: Schedule, progres
 
 
 def heun(predict: Predict, x: Tensor, times: Tensor, schedule: Schedule, progress: Progress | None = None) -> Tensor:
-    """A DDIM step, then again from the same place with the mean of the predictions at both ends (Karras et al. 2022, algorithm 1)."""
+    """A DDIM step, then again from its start with the mean prediction of both ends (Karras et al. 2022, algorithm 1)."""
     for i, (t, s) in enumerate(pairwise(times)):
         clean, noise = predict(x, t)
         y = schedule.alpha(s) * clean + schedule.sigma(s) * noise

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from theseus_core.config import Config
 
 # What may differ when a run is resumed: it decides how fast, where and how often, not what is learned. `steps` may grow.
-_WHERE = ("device", "threads", "deterministic", "compile", "gradient_checkpointing", "distributed")
+_WHERE = ("device", "threads", "workers", "deterministic", "compile", "gradient_checkpointing", "distributed")
 _HOW_OFTEN = ("steps", "checkpoint_every", "keep", "log_every", "evaluate_every")
 FREE = frozenset(_WHERE + _HOW_OFTEN)
 
@@ -46,6 +46,7 @@ class TrainConfig(Config):
     seed: int = Field(0, ge=0, description="seed of every random draw of the training")
     device: str = Field("auto", description="auto (cuda, then mps, then cpu), or a device such as cuda:1")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's own choice")
+    workers: int = Field(1, ge=1, description="threads that draw batches, each a step ahead of the one before")
     deterministic: bool = Field(True, description="only repeatable kernels, so that a resumed run is bit-identical on CUDA too")
     compile: bool = Field(False, description="compile the network with torch.compile")
     gradient_checkpointing: bool = Field(

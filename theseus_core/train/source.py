@@ -1,7 +1,8 @@
-"""Where batches come from: a pure function of the step, drawn one step ahead by a background thread."""
+"""Where batches come from: a pure function of the step, drawn ahead by background threads."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -22,12 +23,12 @@ class BatchSource(Protocol):
         """The clips of one micro-step of one rank: batch_size / accumulate / world of them, on the CPU.
 
         A pure function of its arguments and the source's own seed, so that the data position is the step number. It is called
-        in a background thread: it must not draw from torch's, numpy's or Python's global generator.
+        in background threads: it must not draw from torch's, numpy's or Python's global generator.
         """
 
 
-def ahead(source: BatchSource, steps: range, accumulate: int, rank: int, world: int) -> Iterator[list[Batch]]:
-    """The micro-batches of each step, those of the next step drawn while the caller works on this one.
+def ahead(source: BatchSource, steps: range, accumulate: int, rank: int, world: int, workers: int = 1) -> Iterator[list[Batch]]:
+    """The micro-batches of each step; while the caller works on one, those of the next `workers` steps are drawn, each by a thread.
 
     What the source raises is raised here.
     """
@@ -35,12 +36,9 @@ def ahead(source: BatchSource, steps: range, accumulate: int, rank: int, world: 
     def draw(step: int) -> list[Batch]:
         return [source.batch(step, micro, rank, world) for micro in range(accumulate)]
 
-    if not steps:
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        coming = pool.submit(draw, steps[0])
-        for step in steps:
-            batches = coming.result()
-            if step != steps[-1]:
-                coming = pool.submit(draw, step + 1)
+    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
+        coming = deque(pool.submit(draw, step) for step in steps[:workers])
+        for place in range(len(steps)):
+            batches = coming.popleft().result()
+            coming.extend(pool.submit(draw, step) for step in steps[place + workers : place + workers + 1])
             yield batches

@@ -26,7 +26,7 @@ from theseus_core.data.clip import Clip
 from theseus_core.data.encode import CaptionCache, LatentCache, LatentSource, weights_hash
 from theseus_core.data.loader import Draw, VideoSource, common_size, split, stack_windows
 from theseus_core.data.shards import Dataset
-from theseus_core.device import pick_device, pick_dtype
+from theseus_core.device import autocast, pick_device, pick_dtype
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.losses import psnr, ssim
 from theseus_core.model_folder import Parts, Settings, check_match, load_tokenizer, save_model, save_tokenizer
@@ -36,9 +36,9 @@ from theseus_core.registry import build
 from theseus_core.render.plots import curves
 from theseus_core.render.sheets import comparison, contact_sheet
 from theseus_core.text.builtin import vocabulary_of
+from theseus_core.train.checkpoint import Note
 from theseus_core.train.config import TrainConfig
 from theseus_core.train.journal import read_journal
-from theseus_core.train.checkpoint import Note
 from theseus_core.train.trainer import Progress, Scores, Trainer
 
 
@@ -144,6 +144,8 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
     trained, held = split(dataset, run.hold_out)
     shown = _spread(held or trained, run.pictures)
     _say_what_is_measured(report, held, run.hold_out)
+    device = pick_device(run.train.device)
+    dtype = pick_dtype(run.train.dtype, device)
 
     torch.manual_seed(run.train.seed)
     model = build("tokenizers", run.family, run.model_preset, run.model)
@@ -153,7 +155,8 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
 
     def evaluate(tokenizer: Trainable, step: int) -> Scores:
         assert isinstance(tokenizer, VideoTokenizer)
-        scores = _draw_reconstructions(tokenizer, dataset, shown, run.frames, output, step)
+        with autocast(device, dtype):
+            scores = _draw_reconstructions(tokenizer, dataset, shown, run.frames, output, step)
         _plot(output)
         return scores
 
@@ -171,8 +174,8 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
     tokenizer = trainer.fit()
     assert isinstance(tokenizer, VideoTokenizer)
     if trainer.world.is_main:
-        device = trainer.device
-        tokenizer.calibrate(video.to(device) for video in _windows(dataset, _spread(trained, 256), run.frames))
+        with autocast(device, dtype):
+            tokenizer.calibrate(video.to(device) for video in _windows(dataset, _spread(trained, 256), run.frames))
         save_tokenizer(output / "model", tokenizer, _made_by(dataset, run))
         _plot(output)
     return Outcome(output, output / "model", _last_scores(output))
@@ -246,7 +249,8 @@ def train_generator(
     parts = Parts(tokenizer, text_encoder, generator, settings)
 
     def evaluate(model: Trainable, step: int) -> Scores:
-        losses = [model.losses(batch.to(device), model.phases[-1])["loss"].item() for batch in measured]
+        with autocast(device, dtype):
+            losses = [model.losses(batch.to(device), model.phases[-1])["loss"].item() for batch in measured]
         _draw_samples(TextToVideo(_parts_of(model, parts), device, dtype), shown, output, step)
         _plot(output)
         return {"loss": sum(losses) / len(losses)}

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from theseus_core.config import Tree, dump
 from theseus_core.contracts import Batch, Trainable
-from theseus_core.device import autocast, pick_device, pick_dtype
+from theseus_core.device import autocast, keep_freed_memory, pick_device, pick_dtype
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.files import write_json
 from theseus_core.train import distributed
@@ -123,6 +123,7 @@ class Trainer:
             TheseusError: the run folder belongs to other settings or data, or cannot be written; the loss is not finite; memory is
                 short; SIGINT or SIGTERM stopped the run. The last good checkpoint is untouched, and the same command goes on.
         """
+        keep_freed_memory()
         owned = sole_owner(self.folder) if self.world.is_main else _nothing()
         with owned, torch_settings(self.config), distributed.connected(self.world, self.device), stop_requests() as stop:
             self._build()
@@ -132,7 +133,7 @@ class Trainer:
 
     def _train(self, stop: StopRequest) -> None:
         steps = range(self.step, self.config.steps)
-        batches = ahead(self.source, steps, self.config.accumulate, self.world.rank, self.world.size)
+        batches = ahead(self.source, steps, self.config.accumulate, self.world.rank, self.world.size, self.config.workers)
         for _ in steps:
             began = time.perf_counter()
             micro_batches = next(batches)
