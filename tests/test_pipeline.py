@@ -127,7 +127,7 @@ def test_progress_counts_the_steps(pipe: TextToVideo) -> None:
     ("changes", "message", "hint"),
     [
         ({"frames": 8}, "1 \\+ 4 k frames, not: 8", "5 or 9"),
-        ({"height": 50, "width": 32}, "multiples of 16, not: 50x32", "--size 48x32"),
+        ({"height": 50, "width": 32}, "multiples of 16, not: 32x50", "--size 32x48"),
         ({"height": 8, "width": 8}, "multiples of 16", "16x16"),
         ({"steps": 0}, "steps", "steps"),
         ({"fps": -1.0}, "fps", "fps"),

@@ -61,12 +61,12 @@ VaeOption = Annotated[Path, typer.Option("--vae", help="A run or model folder wi
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`128` or `480x720` as height and width.
+    """`128` or `720x480` (width first) as height and width.
 
     Raises:
         TheseusError: it is neither.
     """
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
-        raise TheseusError(f"not a size: {text}", hint="one number for a square, or HEIGHTxWIDTH: 128, 480x720")
-    return int(sides[0]), int(sides[-1])
+        raise TheseusError(f"not a size: {text}", hint="one number for a square, or WIDTHxHEIGHT: 128, 720x480")
+    return int(sides[-1]), int(sides[0])

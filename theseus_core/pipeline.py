@@ -98,10 +98,10 @@ class TextToVideo:
         multiple = self.size_multiple
         if settings.height % multiple or settings.width % multiple:
             height, width = (max(multiple, round(side / multiple) * multiple) for side in (settings.height, settings.width))
-            size = f"{settings.height}x{settings.width}"
+            size = f"{settings.width}x{settings.height}"
             raise TheseusError(
-                f"this model makes heights and widths that are multiples of {multiple}, not: {size}",
-                hint=f"--size {height}x{width}",
+                f"this model makes widths and heights that are multiples of {multiple}, not: {size}",
+                hint=f"--size {width}x{height}",
             )
         return settings
 

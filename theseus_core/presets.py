@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         "ten-clips": {
             "hold_out": 0.0,
             "pictures": 10,
-            "train": {"steps": 1000, "batch_size": 5, "evaluate_every": 250, "checkpoint_every": 100, "ema": 0.99, "decay": 0.5},
+            "train": {"steps": 800, "batch_size": 5, "evaluate_every": 200, "checkpoint_every": 100, "ema": 0.99, "decay": 0.5},
         },
     },
     "transformer": {
@@ -43,7 +43,15 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "hold_out": 0.0,
             "prompts": 10,
             "sampling": {"guidance_scale": 2.0},
-            "train": {"steps": 1000, "batch_size": 10, "evaluate_every": 250, "checkpoint_every": 100, "ema": 0.99, "decay": 0.5},
+            "train": {
+                "steps": 1200,
+                "batch_size": 10,
+                "lr": 3e-3,
+                "evaluate_every": 300,
+                "checkpoint_every": 100,
+                "ema": 0.99,
+                "decay": 0.5,
+            },
         },
     },
 }

@@ -46,5 +46,5 @@ def nearest_size(tokenizer: VideoTokenizer, frames: int, height: int, width: int
     """
     multiple = tokenizer.space_factor
     if min(height, width) < multiple:
-        raise TheseusError(f"the tokenizer takes frames of at least {multiple}x{multiple}, not: {height}x{width}")
+        raise TheseusError(f"the tokenizer takes frames of at least {multiple}x{multiple}, not: {width}x{height}")
     return frames - (frames - 1) % tokenizer.time_factor, height - height % multiple, width - width % multiple

@@ -83,7 +83,7 @@ def test_tables_and_progress(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a [b]   12,345   0.1235" in err
 
 
-@pytest.mark.parametrize(("text", "size"), [("128", (128, 128)), ("480x720", (480, 720)), ("16X8", (16, 8))])
+@pytest.mark.parametrize(("text", "size"), [("128", (128, 128)), ("720x480", (480, 720)), ("16X8", (8, 16))])
 def test_sizes(text: str, size: tuple[int, int]) -> None:
     assert parse_size(text) == size
 
@@ -108,7 +108,7 @@ def test_reconstruct_fits_a_clip_and_says_so(theseus: Theseus, here: Path) -> No
     film(here / "in.gif")
     result = theseus("reconstruct", "in.gif", "--json", "--sheet", "sheet.png")
     assert result.code == 0
-    assert "cut from 7 frames of 26x40 to 5 frames of 24x40" in result.err
+    assert "cut from 7 frames of 40x26 to 5 frames of 40x24" in result.err
     found = json.loads(result.out)
     assert found["file"] == "in-reconstruction.mp4"
     assert 0 < found["psnr"] < 100
@@ -120,7 +120,7 @@ def test_reconstruct_fits_a_clip_and_says_so(theseus: Theseus, here: Path) -> No
 
 def test_reconstruct_as_asked(theseus: Theseus, here: Path) -> None:
     film(here / "in.mp4", frames=9)
-    result = theseus("reconstruct", "in.mp4", "-o", "out.gif", "--size", "16x24", "--max-frames", 5, "--vae", "runs/transformer")
+    result = theseus("reconstruct", "in.mp4", "-o", "out.gif", "--size", "24x16", "--max-frames", 5, "--vae", "runs/transformer")
     assert (result.code, result.out) == (0, "out.gif\n")
     assert "cut" not in result.err
     with Image.open(here / "out.gif") as picture:
@@ -184,7 +184,7 @@ def test_models(theseus: Theseus, here: Path, monkeypatch: pytest.MonkeyPatch) -
         result = theseus(*command)
         assert (result.code, result.out) == (0, "")
         assert "runs/transformer" in result.err
-        assert "videos: 5 frames of 16x32 at 8 fps" in result.err
+        assert "videos: 5 frames of 32x16 at 8 fps" in result.err
     found = json.loads(theseus("models", "list", "--json").out)
     assert [model["name"] for model in found] == ["runs/transformer", "runs/vae"]
     assert found[1]["parts"] == {"tokenizer": "causal_vae"}

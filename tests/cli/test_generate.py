@@ -30,7 +30,7 @@ def test_one_video_and_its_sidecar(theseus: Theseus, here: Path) -> None:
     result = theseus("generate", "a [red] circle", "-o", "out.mp4", "--seed", 4)
     assert (result.code, result.out) == (0, "out.mp4\n")
     assert "model: runs/transformer on " in result.err
-    assert "5 frames of 16x32 at 8 fps, 2 steps of ddim, guidance 3" in result.err
+    assert "5 frames of 32x16 at 8 fps, 2 steps of ddim, guidance 3" in result.err
     assert frames_of(here / "out.mp4").shape == (5, 16, 32, 3)
     sidecar = json.loads((here / "out.mp4.json").read_text())
     assert sidecar["sha256"] == hashes(here)["out.mp4"]
@@ -42,7 +42,7 @@ def test_one_video_and_its_sidecar(theseus: Theseus, here: Path) -> None:
 
 def test_every_flag_reaches_the_video(theseus: Theseus, here: Path) -> None:
     flags = (
-        "--frames 9 --size 32x16 --fps 12 --steps 3 --guidance 2 --sampler heun --negative-prompt waterfall --dtype fp32 --seed 1"
+        "--frames 9 --size 16x32 --fps 12 --steps 3 --guidance 2 --sampler heun --negative-prompt waterfall --dtype fp32 --seed 1"
     )
     assert theseus("generate", "a red circle", "-o", "out.gif", *flags.split(), "--model", "runs/transformer").code == 0
     assert frames_of(here / "out.gif").shape == (9, 32, 16, 3)
@@ -154,8 +154,8 @@ def test_a_second_start_makes_what_is_missing(theseus: Theseus, here: Path) -> N
     [
         ("", "no prompt", "--prompts FILE"),
         ("a --frames 8", "1 + 4 k frames, not: 8", "--frames 5 or 9"),
-        ("a --size 20x32", "multiples of 16, not: 20x32", "--size 16x32"),
-        ("a --size big", "not a size: big", "HEIGHTxWIDTH"),
+        ("a --size 32x20", "multiples of 16, not: 32x20", "--size 32x16"),
+        ("a --size big", "not a size: big", "WIDTHxHEIGHT"),
         ("a -o out.mov", "not a video format: out.mov", ".mp4, .webm, .avi, .gif"),
         ("a -o out.gif --fps 60", "at most 50 frames a second: 60", "--fps"),
         ("a b -o out.mp4", "several videos go into a folder, and this names a file: out.mp4", "-o out"),

@@ -59,7 +59,7 @@ def generate(
     ] = None,
     sampler: Annotated[str | None, typer.Option("--sampler", help="The sampling algorithm.", show_default="the model's")] = None,
     frames: Annotated[int | None, typer.Option("--frames", help="Number of frames.", show_default="the model's")] = None,
-    size: Annotated[str | None, typer.Option("--size", help="128, or HEIGHTxWIDTH: 480x720.", show_default="the model's")] = None,
+    size: Annotated[str | None, typer.Option("--size", help="128, or WIDTHxHEIGHT: 720x480.", show_default="the model's")] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Frames a second of the file.", show_default="the model's")] = None,
     device: DeviceOption = "auto",
     dtype: DTypeOption = DType.auto,
@@ -127,7 +127,7 @@ def read_prompts(path: Path) -> list[str]:
 
 def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
     """Say what works with what, and which words it cannot know."""
-    shape = f"{recipe.frames} frames of {recipe.height}x{recipe.width} at {recipe.fps:g} fps"
+    shape = f"{recipe.frames} frames of {recipe.width}x{recipe.height} at {recipe.fps:g} fps"
     how = f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}"
     console.say(f"model: {recipe.model} on {recipe.device} in {recipe.dtype}: {shape}, {how}")
     if pipe.quantized:

@@ -51,4 +51,4 @@ def show(name: Annotated[str, typer.Argument(help="A run, a model folder, a bund
 def makes(model: dict[str, Any]) -> str:
     """What a model makes unless asked otherwise, in words."""
     d = model["defaults"]
-    return f"videos: {d['frames']} frames of {d['height']}x{d['width']} at {d['fps']:g} fps" if d else "reconstructions"
+    return f"videos: {d['frames']} frames of {d['width']}x{d['height']} at {d['fps']:g} fps" if d else "reconstructions"

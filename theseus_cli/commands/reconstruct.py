@@ -17,7 +17,7 @@ def reconstruct(
         Path | None, typer.Option("--output", "-o", help="Where to write.", show_default="CLIP-reconstruction.mp4, here")
     ] = None,
     vae: VaeOption = Path("runs/vae"),
-    size: Annotated[str | None, typer.Option("--size", help="128, or HEIGHTxWIDTH: 480x720.", show_default="the file's")] = None,
+    size: Annotated[str | None, typer.Option("--size", help="128, or WIDTHxHEIGHT: 720x480.", show_default="the file's")] = None,
     max_frames: Annotated[int, typer.Option("--max-frames", min=1, help="Later frames are left out.")] = 121,
     sheet: Annotated[Path | None, typer.Option("--sheet", help="Draw both, frame by frame, into this .png file.")] = None,
     device: DeviceOption = "auto",
@@ -41,7 +41,7 @@ def reconstruct(
     frames, height, width = nearest_size(tokenizer, *original.frames.shape[:3])
     shape = (frames, *(asked or (height, width)))  # a size that was asked for and does not fit is refused, not changed
     if shape != original.frames.shape[:3]:
-        were, are = ("{} frames of {}x{}".format(*numbers) for numbers in (original.frames.shape, shape))
+        were, are = ("{0} frames of {2}x{1}".format(*numbers) for numbers in (original.frames.shape, shape))
         console.say(f"cut from {were} to {are}, the nearest that this tokenizer takes")
         original = read(clip, frames, asked or (height, width))
     result = reconstruct(tokenizer, original, where, precision)

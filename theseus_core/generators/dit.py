@@ -7,6 +7,7 @@ positions. Trained from scratch on the straight path of rectified flow, predicti
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -21,7 +22,7 @@ from theseus_core.diffusion.samplers import SAMPLERS
 from theseus_core.diffusion.schedule import RectifiedFlow, logit_normal, times
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.nn.attention import Attention, Rotation, rotary_3d, unrotated
-from theseus_core.nn.embeddings import TimeEmbedding
+from theseus_core.nn.embeddings import TimeEmbedding, sincos_3d
 
 
 class Config(BaseConfig):
@@ -34,6 +35,9 @@ class Config(BaseConfig):
     heads: int = Field(6, ge=1, description="G, attention heads; width / heads must be a multiple of 16")
     time_width: int = Field(128, ge=2, description="width of the embedded time, which steers every norm")
     patch: int = Field(2, ge=1, description="side of the square of latents that one token stands for")
+    positions: Literal["rotary", "sincos", "both"] = Field(
+        "both", description="rotary (relative, in attention), sincos (absolute, added to the tokens), or both"
+    )
     shift: float = Field(1.0, gt=0, description="how far training and sampling times are moved towards the noise")
 
     @model_validator(mode="after")
@@ -87,7 +91,7 @@ class Block(nn.Module):
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
 
-    def forward(self, text: Tensor, video: Tensor, time: Tensor, rotation: Rotation, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, text: Tensor, video: Tensor, time: Tensor, rotation: Rotation | None, mask: Tensor) -> tuple[Tensor, Tensor]:
         length = text.shape[1]
         joint, text_gate, gate = self.attention_norm(text, video, time)  # (B, L + N, D)
         out = self.attention(joint, rotation, mask)
@@ -126,9 +130,11 @@ class Model(Generator):
         grid = self._grid(latents)
         words = self.text_in(text.embeddings)  # (B, L, D)
         video = self.patch_in(patchify(latents, self.config.patch))  # (B, N, D)
+        if self.config.positions != "rotary":
+            video = video + sincos_3d(*grid, self.config.width, latents.device)
         time = F.silu(self.time_in(t))  # (B, time width)
         mask = F.pad(text.mask, (0, video.shape[1]), value=True)  # (B, L + N)
-        rotation = unrotated(words.shape[1], rotary_3d(*grid, self.config.width // self.config.heads, latents.device))
+        rotation = self._rotation(words.shape[1], grid, latents.device)
         for block in self.blocks:
             run = partial(checkpoint, block, use_reentrant=False) if block.gradient_checkpointing and self.training else block
             words, video = run(words, video, time, rotation, mask)
@@ -167,6 +173,11 @@ class Model(Generator):
 
     def shard_units(self) -> list[nn.Module]:
         return list(self.blocks)
+
+    def _rotation(self, text_tokens: int, grid: tuple[int, int, int], device: torch.device) -> Rotation | None:
+        if self.config.positions == "sincos":
+            return None
+        return unrotated(text_tokens, rotary_3d(*grid, self.config.width // self.config.heads, device))
 
     def _grid(self, latents: Tensor) -> tuple[int, int, int]:
         t, h, w = latents.shape[2:]

@@ -15,6 +15,19 @@ def sinusoidal(t: Tensor, width: int, period: float = 10_000.0) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
+def sincos_3d(t: int, h: int, w: int, width: int, device: torch.device) -> Tensor:
+    """(t h w, width) absolute positions of a grid: a quarter of the values says when, three eighths each how high and how far right.
+
+    Args:
+        width: a multiple of 16.
+    """
+    axes = [(t, width // 4), (h, width * 3 // 8), (w, width * 3 // 8)]
+    tables = [sinusoidal(torch.arange(size, device=device), dim) for size, dim in axes]
+    when, high, right = tables[0][:, None, None], tables[1][None, :, None], tables[2][None, None, :]
+    parts = [table.expand(t, h, w, -1) for table in (when, high, right)]
+    return torch.cat(parts, dim=-1).reshape(t * h * w, width)
+
+
 class TimeEmbedding(nn.Module):
     """(B,) times in [0, 1] to (B, out): the sinusoid of a thousand t through two linear layers."""
 

@@ -51,10 +51,12 @@ def comparison(
     frames_per_clip: int = 6,
     labels: Sequence[str] | None = None,
     height: int = 128,
+    titles: tuple[str, str] = ("original", "reconstruction"),
 ) -> Path:
     """Draw every original above its reconstruction, frame by frame, with a label below each pair.
 
     Args:
+        titles: what stands beside the two rows.
         labels: one text a pair, instead of the original's caption: its PSNR, for example.
     """
     assert originals, "a sheet of nothing"
@@ -62,8 +64,8 @@ def comparison(
     pairs = []
     for original, reconstruction, text in zip(originals, reconstructions, texts, strict=True):
         rows = [
-            _titled("original", _strip(original.frames, frames_per_clip, height)),
-            _titled("reconstruction", _strip(reconstruction.frames, frames_per_clip, height)),
+            _titled(titles[0], _strip(original.frames, frames_per_clip, height)),
+            _titled(titles[1], _strip(reconstruction.frames, frames_per_clip, height)),
         ]
         pairs.append(_labelled(_stack(rows, GAP), text))
     return _save(_stack(pairs, MARGIN), path)

@@ -142,7 +142,7 @@ def check(path: Path, height: int, width: int, fps: float) -> None:
     codec = CODECS.get(path.suffix.lower())
     if codec and codec.even and (height % 2 or width % 2):
         raise TheseusError(
-            f"{path.suffix} needs an even height and width: {height}x{width}", hint=".webm, .gif or PNGs take any size"
+            f"{path.suffix} needs an even width and height: {width}x{height}", hint=".webm, .gif or PNGs take any size"
         )
 
 

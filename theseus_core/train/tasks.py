@@ -47,7 +47,7 @@ def _vae_training() -> TrainConfig:
 
 
 def _transformer_training() -> TrainConfig:
-    return TrainConfig(steps=5000, batch_size=16, optimizer="muon", lr=1e-3, evaluate_every=500)
+    return TrainConfig(steps=5000, batch_size=16, optimizer="muon", lr=2e-3, evaluate_every=500)
 
 
 class Sampling(Config):
