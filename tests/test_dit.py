@@ -18,6 +18,7 @@ from theseus_core.errors import TheseusError
 from theseus_core.generators.dit import Model, patchify, unpatchify
 from theseus_core.nn import attention
 from theseus_core.nn.attention import attend, rotary_3d, rotate, unrotated
+from theseus_core.nn.embeddings import sincos_3d
 from theseus_core.registry import build
 from theseus_core.text.builtin import vocabulary_of, words
 
@@ -112,6 +113,33 @@ def test_rotation_makes_products_depend_on_the_distance_alone() -> None:
     assert product((0, 0, 0), (1, 2, 1)) == pytest.approx(product((2, 1, 2), (3, 3, 3)), abs=1e-4)
     assert product((0, 0, 0), (1, 0, 0)) != pytest.approx(product((0, 0, 0), (0, 1, 0)), abs=1e-4)
     assert product((0, 0, 0), (0, 1, 0)) != pytest.approx(product((0, 0, 0), (0, 0, 1)), abs=1e-4)
+
+
+def test_absolute_positions_are_all_different_and_say_each_axis_apart() -> None:
+    table = sincos_3d(3, 4, 5, 32, torch.device("cpu"))
+    assert table.shape == (60, 32)
+    assert (torch.cdist(table, table) + torch.eye(60) > 0.1).all()
+    grid = table.view(3, 4, 5, 32)
+    assert torch.equal(grid[0, 1, 2, 8:], grid[2, 1, 2, 8:]) and not torch.equal(grid[0, 1, 2, :8], grid[2, 1, 2, :8])
+    assert torch.equal(grid[1, 1, 2, :20], grid[1, 1, 4, :20]) and not torch.equal(grid[1, 1, 2, 20:], grid[1, 1, 4, 20:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("positions", "absolute", "relative"), [("rotary", False, True), ("sincos", True, False), ("both", True, True)]
+)
+def test_positions_are_those_asked_for(positions: str, absolute: bool, relative: bool, text: Text) -> None:
+    torch.manual_seed(0)
+    model = build("generators", "dit", "debug", {"positions": positions})
+    for p in model.parameters():
+        p.add_(0.1 * torch.randn_like(p))
+    assert isinstance(model, Model)
+    assert (model._rotation(5, (2, 2, 2), torch.device("cpu")) is not None) == relative
+    # Without any position, equal latents give equal tokens; text sits at the same place for all, so rotary alone tells them apart.
+    out = model.velocity(torch.ones(2, 4, 2, 4, 4), torch.tensor([0.3, 0.8]), text)
+    tokens = patchify(out, 2)[0]
+    assert (tokens[0] - tokens[-1]).abs().max() > 1e-4
+    assert absolute or relative
 
 
 def test_text_positions_are_not_turned() -> None:

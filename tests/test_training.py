@@ -26,7 +26,7 @@ from theseus_core.data.writer import write_dataset
 from theseus_core.errors import TheseusError
 from theseus_core.pipeline import TextToVideo
 from theseus_core.registry import build
-from theseus_core.train.tasks import configure_run, train_generator, train_tokenizer
+from theseus_core.train.tasks import Report, configure_run, train_generator, train_tokenizer
 
 CPU = torch.device("cpu")
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (240, 240, 240)}
@@ -220,6 +220,29 @@ def test_a_frozen_text_encoder_trains_from_its_cache(dataset: Dataset, trained: 
     pipe = TextToVideo.load(tmp_path / "run", device="cpu", dtype="fp32")
     assert isinstance(pipe.text_encoder, TextEncoder) and not pipe.text_encoder.trained_along
     assert pipe.generate("a red square", seed=0).frames.shape == (5, 32, 32, 3)
+
+
+def test_a_frozen_text_encoder_may_be_quantized_and_is_kept_whole(dataset: Dataset, trained: Path, tmp_path: Path) -> None:
+    source = tiny_clip(tmp_path / "clip")
+    words = {"text_family": "hub", "text_preset": "small", "text": {"source": str(source), "max_tokens": 8}}
+    notes: list[str] = []
+    run = configure_run("transformer", "debug", words, {"quantize": "int8", "train": {"steps": 2}})
+    train_generator(run, dataset.path, trained / "vae", tmp_path / "run", Report(note=notes.append))
+    whole, kept = build("text", "hub", "small", words["text"]), TextToVideo.load(tmp_path / "run", device="cpu").text_encoder
+    for a, b in zip(whole.state_dict().values(), kept.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert not any("cut" in note for note in notes)
+    with pytest.raises(TheseusError, match="only a frozen text encoder"):
+        train_generator(
+            configure_run("transformer", "debug", {"quantize": "int8"}), dataset.path, trained / "vae", tmp_path / "other"
+        )
+
+
+def test_captions_that_are_cut_are_said(dataset: Dataset, trained: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    run = configure_run("transformer", "debug", {"text": {"max_tokens": 4}, "train": {"steps": 1}})
+    train_generator(run, dataset.path, trained / "vae", tmp_path / "run", Report(note=notes.append))
+    assert any(note.startswith("captions cut to 4 tokens: 12 of 12") for note in notes)
 
 
 def tiny_clip(folder: Path) -> Path:

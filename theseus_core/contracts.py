@@ -136,6 +136,10 @@ class TextEncoder(nn.Module, ABC):
         encoded: Text = self(self.tokenize(captions).to(device))
         return encoded
 
+    @abstractmethod
+    def count_tokens(self, caption: str) -> int:
+        """Tokens of a caption before it is cut to `max_tokens`."""
+
     def unknown_words(self, caption: str) -> list[str]:
         """The words of a caption that this encoder has no vector for; none for encoders with an open vocabulary."""
         return []

@@ -139,6 +139,9 @@ def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
         unknown = pipe.text_encoder.unknown_words(prompt)
         if unknown:
             console.warn(f"words that the model has never seen have no effect: {', '.join(unknown)} (in: {prompt})")
+        tokens, most = pipe.text_encoder.count_tokens(prompt), pipe.text_encoder.max_tokens
+        if tokens > most:
+            console.warn(f"the model reads {most} tokens, what follows has no effect: {tokens} tokens (in: {prompt})")
 
 
 def make_one(pipe: TextToVideo, recipe: Recipe, output: Path, label: str = "generating") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from theseus_cli import console
-from theseus_cli.options import CompileOption
+from theseus_cli.options import CompileOption, Quantize
 from theseus_core.errors import TheseusError
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def vae(
 
     flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers)
     run = _configured(lambda *more: configure_run("vae", preset, *_given(config, flags, settings), *more), data, steps, epochs)
-    console.say(f"training {run.family} ({run.model_preset}) on {data}, {run.train.steps} steps, into {output}")
     with _reported("training") as report:
+        report.note(f"training {run.family} ({run.model_preset}) on {data}, {run.train.steps} steps, into {output}")
         outcome = train_tokenizer(run, data, output, report, resume)
     _tell(outcome, as_json)
     console.say_next("theseus train transformer" + _changed("--data", data, "dataset") + _changed("--vae", output, "runs/vae"))
@@ -110,6 +111,9 @@ def transformer(
     text: Annotated[
         str | None,
         typer.Option("--text", help="builtin, or a frozen CLIP, BERT, T5 by name or folder.", rich_help_panel=RUN),
+    ] = None,
+    quantize: Annotated[
+        Quantize | None, typer.Option("--quantize", help="Bits of a frozen text encoder.", rich_help_panel=TRAINING)
     ] = None,
     preset: PresetOption = "small",
     config: ConfigOption = None,
@@ -131,6 +135,8 @@ def transformer(
     from theseus_core.train.tasks import configure_run, train_generator
 
     flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers)
+    if quantize is not None:
+        flags["quantize"] = quantize.value
     if text == "builtin":
         flags |= {"text_family": "builtin"}
     elif text is not None:
@@ -138,8 +144,8 @@ def transformer(
     run = _configured(
         lambda *more: configure_run("transformer", preset, *_given(config, flags, settings), *more), data, steps, epochs
     )
-    console.say(f"training {run.family} ({run.model_preset}) on {data} and {vae}, {run.train.steps} steps, into {output}")
     with _reported("training") as report:
+        report.note(f"training {run.family} ({run.model_preset}) on {data} and {vae}, {run.train.steps} steps, into {output}")
         outcome = train_generator(run, data, vae, output, report, resume)
     _tell(outcome, as_json)
     model = "" if output == Path("runs/transformer") else f" --model {output}"
@@ -201,6 +207,8 @@ def _reported(label: str) -> Iterator[Report]:
     """Progress on stderr: a bar on a terminal, a line every half minute elsewhere."""
     from theseus_core.train.tasks import Report
 
+    if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks for all
+        console.err.quiet = console.out.quiet = True
     last = time.monotonic()
     with console.progress("encoding") as encoding, console.progress(label) as advance:
 

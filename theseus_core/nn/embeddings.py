@@ -16,7 +16,7 @@ def sinusoidal(t: Tensor, width: int, period: float = 10_000.0) -> Tensor:
 
 
 def sincos_3d(t: int, h: int, w: int, width: int, device: torch.device) -> Tensor:
-    """(t h w, width) absolute positions of a grid: a quarter of the values says when, three eighths each how high and how far right.
+    """(t h w, width) absolute positions of a grid: a quarter of the values is for time, three eighths for each side.
 
     Args:
         width: a multiple of 16.

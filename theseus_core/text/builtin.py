@@ -90,6 +90,9 @@ class Model(TextEncoder):
             row[: len(known)] = torch.tensor(known)
         return Text(mask=ids != PADDING, ids=ids)
 
+    def count_tokens(self, caption: str) -> int:
+        return 1 + len(words(caption))
+
     def forward(self, text: Text) -> Text:
         assert text.ids is not None
         x = self.words(text.ids) + self.positions  # (B, L, E)

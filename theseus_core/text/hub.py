@@ -82,6 +82,9 @@ class Model(TextEncoder):
         mask[:, 0] = True  # where no start token is added, "" would be masked as a whole
         return Text(mask=mask, ids=coded["input_ids"])
 
+    def count_tokens(self, caption: str) -> int:
+        return len(self.words(caption)["input_ids"])
+
     @torch.no_grad()
     def forward(self, text: Text) -> Text:
         found = self.network(input_ids=text.ids, attention_mask=text.mask.long())

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from theseus_core.losses import psnr, ssim
 from theseus_core.model_folder import Parts, Settings, check_match, load_tokenizer, save_model, save_tokenizer
 from theseus_core.pipeline import TextToVideo, to_frames
 from theseus_core.presets import PRESETS
+from theseus_core.quantize import check_mode, quantize
 from theseus_core.registry import build
 from theseus_core.render.plots import curves
 from theseus_core.render.sheets import comparison, contact_sheet
@@ -83,6 +84,9 @@ class TransformerRun(Config):
     text_family: str = Field("builtin", description="builtin (trained along) or hub (frozen, by name or folder)")
     text_preset: str = Field("small", description="the text encoder's preset")
     text: dict[str, Any] = Field(default_factory=dict, description="changes to the text encoder's preset")
+    quantize: Literal["none", "int8", "nf4", "fp4"] = Field(
+        "none", description="bits of a frozen text encoder's linear layers while captions are embedded; the model keeps it whole"
+    )
     caption_dropout: float = Field(0.1, ge=0, lt=1, description="share of captions left out, which guidance needs")
     prompts: int = Field(4, ge=1, description="captions that sample videos are made of while it trains")
     sampling: Sampling = Field(default_factory=Sampling, description="how the samples, and later videos, are made")
@@ -232,6 +236,9 @@ def train_generator(
     dtype = pick_dtype(run.train.dtype, device)
 
     text_encoder = _text_encoder(run, dataset, trained)
+    _say_what_is_cut(report, text_encoder, dataset)
+    if run.quantize != "none":
+        _quantize_text(text_encoder, run.quantize, device, dtype)
     generator = _generator(run, tokenizer, text_encoder)
     check_match(generator, tokenizer, text_encoder)
     settings = _settings(run, dataset)
@@ -269,6 +276,8 @@ def train_generator(
     model = trainer.fit()
     if trainer.world.is_main:
         found = _parts_of(model, parts)
+        if run.quantize != "none":
+            found = replace(found, text_encoder=_text_encoder(run, dataset, trained))
         made_by = {**_made_by(dataset, run), "tokenizer": str(vae)}
         save_model(output / "model", found.tokenizer, found.text_encoder, found.generator, settings, made_by)
         _plot(output)
@@ -282,6 +291,13 @@ def _text_encoder(run: TransformerRun, dataset: Dataset, trained: Sequence[int])
         changes = merge({"vocabulary": list(vocabulary_of(captions))}, run.text)
     torch.manual_seed(run.train.seed)
     return build("text", run.text_family, run.text_preset, changes)
+
+
+def _quantize_text(text_encoder: TextEncoder, mode: str, device: torch.device, dtype: torch.dtype) -> None:
+    if text_encoder.trained_along:
+        raise TheseusError(f"only a frozen text encoder can be quantized, the built-in one is trained: {mode}", hint="--text NAME")
+    check_mode(mode, device)
+    quantize(text_encoder, mode, device, dtype)
 
 
 def _generator(run: TransformerRun, tokenizer: VideoTokenizer, text_encoder: TextEncoder) -> Generator:
@@ -328,6 +344,13 @@ def _say_what_is_measured(report: Report, held: Sequence[int], hold_out: float) 
         report.note(f"held out from training, and measured on: {len(held)} clips")
     else:
         report.note(f"nothing is held out of so few clips (hold_out {hold_out:g}): scores are on the clips that are trained on")
+
+
+def _say_what_is_cut(report: Report, text_encoder: TextEncoder, dataset: Dataset) -> None:
+    counts = [text_encoder.count_tokens(caption) for record in dataset.records for caption in record.captions]
+    cut = sum(count > text_encoder.max_tokens for count in counts)
+    if cut:
+        report.note(f"captions cut to {text_encoder.max_tokens} tokens: {cut} of {len(counts)}; text.max_tokens sets more")
 
 
 def _described(kind: str, run: Run) -> Tree:
