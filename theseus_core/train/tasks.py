@@ -59,28 +59,29 @@ class Sampling(Config):
     sampler: str = Field("dpmpp_2m", description="the algorithm that turns noise into a video")
 
 
-class VaeRun(Config):
-    """Settings of `train vae`."""
+class Run(Config):
+    """Settings that both trainings have."""
 
-    family: str = Field("causal_vae", description="which tokenizer")
     model_preset: str = Field("small", description="the family's preset")
     model: dict[str, Any] = Field(default_factory=dict, description="changes to the family's preset")
     frames: int = Field(17, ge=1, description="T, frames of a training window; shorter clips hold their last frame")
-    max_stride: int = Field(1, ge=1, description="windows take every frame, or every second, up to this many")
     hold_out: float = Field(0.05, ge=0, lt=1, description="share of the sources kept from training, to measure on")
+
+
+class VaeRun(Run):
+    """Settings of `train vae`."""
+
+    family: str = Field("causal_vae", description="which tokenizer")
+    max_stride: int = Field(1, ge=1, description="windows take every frame, or every second, up to this many")
     pictures: int = Field(8, ge=1, description="clips that are measured and drawn while it trains")
     train: TrainConfig = Field(default_factory=_vae_training, description="the trainer's settings")
 
 
-class TransformerRun(Config):
+class TransformerRun(Run):
     """Settings of `train transformer`."""
 
     family: str = Field("dit", description="which generator")
-    model_preset: str = Field("small", description="the family's preset")
-    model: dict[str, Any] = Field(default_factory=dict, description="changes to the family's preset")
-    frames: int = Field(17, ge=1, description="T, frames of a training window; shorter clips hold their last frame")
     windows: int = Field(4, ge=1, description="windows of a clip that are encoded, evenly spread over it")
-    hold_out: float = Field(0.05, ge=0, lt=1, description="share of the sources kept from training, to measure on")
     text_family: str = Field("builtin", description="builtin (trained along) or hub (frozen, by name or folder)")
     text_preset: str = Field("small", description="the text encoder's preset")
     text: dict[str, Any] = Field(default_factory=dict, description="changes to the text encoder's preset")
@@ -93,7 +94,6 @@ class TransformerRun(Config):
     train: TrainConfig = Field(default_factory=_transformer_training, description="the trainer's settings")
 
 
-Run = VaeRun | TransformerRun
 RUNS: dict[str, type[VaeRun] | type[TransformerRun]] = {"vae": VaeRun, "transformer": TransformerRun}
 
 
@@ -359,7 +359,7 @@ def _described(kind: str, run: Run) -> Tree:
     return {"kind": kind, **tree}
 
 
-def _made_by(dataset: Dataset, run: Run) -> Tree:
+def _made_by(dataset: Dataset, run: VaeRun | TransformerRun) -> Tree:
     versions = {"theseus": __version__, "torch": torch.__version__, "python": platform.python_version()}
     return {"dataset": dataset.fingerprint, "settings": dump(run), "versions": versions, "seed": run.train.seed}
 
