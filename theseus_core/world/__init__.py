@@ -28,7 +28,7 @@ def kinds_of(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         TheseusError: there is no such kind or group.
     """
-    known = {kind: (kind,) for group in GROUPS.values() for kind in group.kinds}
+    known: dict[str, tuple[str, ...]] = {kind: (kind,) for group in GROUPS.values() for kind in group.kinds}
     known |= {name: group.kinds for name, group in GROUPS.items()}
     for name in names:
         if name not in known:
