@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from theseus_core.errors import TheseusError, nearest
+from theseus_core.world import shapes
 from theseus_core.world.description import Description, Group
 
 __all__ = ["GROUPS", "Description", "caption", "kinds_of", "parse", "render", "sample", "wanted"]
 
-GROUPS: dict[str, Group] = {}
+GROUPS: dict[str, Group] = {"shapes": shapes.GROUP}  # asked in this order what a text means: plain words (star, ring) come last
 AT_ONCE = 4  # clips drawn together on a CPU: more only spill over its caches
 ATTEMPTS = 1000
 
@@ -88,8 +89,7 @@ def caption(description: Description, seed: int) -> str:
 
 def parse(text: str) -> Description | None:
     """What a text asks for, with only the attributes that it mentions; None where it asks for nothing of this world."""
-    readings = [reading for group in GROUPS.values() if (reading := group.parse(text)) is not None]
-    return max(readings, key=lambda reading: len(reading.attributes), default=None)
+    return next((reading for group in GROUPS.values() if (reading := group.parse(text)) is not None), None)
 
 
 def _group(kind: str) -> Group:
