@@ -19,6 +19,7 @@ from train_toys import Clips, Start, trainer
 from theseus_core.errors import TheseusError
 from theseus_core.train.checkpoint import newest_checkpoint
 from theseus_core.train.journal import TIMES, read_journal, without_times
+from theseus_core.train.trainer import Trainer
 
 STEPS = 24
 WISHES: dict[str, Any] = {
@@ -189,6 +190,31 @@ def test_where_and_how_often_may_change(tmp_path: Path) -> None:
     trainer(tmp_path, steps=4).fit()
     trainer(tmp_path, steps=6, threads=1, log_every=1, keep=1, gradient_checkpointing=True).fit()
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000006"]
+
+
+def test_the_first_weights_are_made_once(tmp_path: Path) -> None:
+    calls: list[float] = []
+
+    def begin(steps: int) -> Trainer:
+        run = trainer(tmp_path, steps=steps, ema=0.999, schedule="constant")
+        first = run.model.state_dict()["out.bias"]
+
+        def initialize() -> None:
+            calls.append(torch.rand(()).item())
+            first.fill_(100.0)
+
+        run.initialize = initialize
+        return run
+
+    model = begin(2).fit()
+    averaged = model.state_dict()["out.bias"]
+    assert torch.allclose(averaged, torch.tensor(100.0), atol=0.1)  # the average began there too
+    begin(4).fit()
+    assert len(calls) == 1
+    anew = begin(4)
+    anew.resume = False
+    anew.fit()
+    assert calls == [calls[0]] * 2
 
 
 def test_two_trainings_in_one_folder(tmp_path: Path, start: Start) -> None:

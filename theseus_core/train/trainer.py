@@ -64,6 +64,8 @@ class Trainer:
         progress: called after every step, on the main process.
         note: called with a sentence for the user (resumed, a damaged checkpoint passed over), on the main process.
         describe: JSON that says what is trained; written beside the settings, and compared when a run is resumed.
+        initialize: gives the model its first weights from data. Called on every rank where a run begins, never where one goes on,
+            before the model leaves the CPU; it must do the same each time.
         resume: False to drop the checkpoints and the journal that the folder holds and start anew.
 
     Raises:
@@ -81,10 +83,11 @@ class Trainer:
         progress: Progress | None = None,
         note: Note | None = None,
         describe: Tree | None = None,
+        initialize: Callable[[], None] | None = None,
         resume: bool = True,
     ) -> None:
         self.model, self.source, self.config, self.folder = model, source, config, folder
-        self.evaluate, self.progress, self.resume = evaluate, progress, resume
+        self.evaluate, self.progress, self.initialize, self.resume = evaluate, progress, initialize, resume
         self.world = distributed.find_world(config.distributed)
         self.device = _device(config.device, self.world)
         self.dtype = pick_dtype(config.dtype, self.device)
@@ -126,8 +129,9 @@ class Trainer:
         keep_freed_memory()
         owned = sole_owner(self.folder) if self.world.is_main else _nothing()
         with owned, torch_settings(self.config), distributed.connected(self.world, self.device), stop_requests() as stop:
-            self._build()
-            self._begin()
+            saved = self._find_checkpoint()
+            self._build(fresh=saved is None)
+            self._begin(saved)
             self._train(stop)
             return self._finished()
 
@@ -213,7 +217,21 @@ class Trainer:
 
     # --- building, resuming, finishing ---
 
-    def _build(self) -> None:
+    def _find_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint of this run, if there is one."""
+        checkpoints = self.folder / "checkpoints"
+        if not self.resume and self.world.is_main:
+            forget_checkpoints(checkpoints)
+        distributed.barrier(self.world)
+        saved = newest_checkpoint(checkpoints, self.note)
+        if saved is not None:
+            refuse_other_run(self.folder, saved.state, self._identity())
+        return saved
+
+    def _build(self, fresh: bool) -> None:
+        if fresh and self.initialize is not None:
+            seed_everything(self.config.seed, "initialize")
+            self.initialize()
         model = self.model.to(self.device).train()
         model.set_gradient_checkpointing(self.config.gradient_checkpointing)
         self.spare = copy.deepcopy(model).cpu() if self.world.kind == "fsdp" else None
@@ -224,15 +242,9 @@ class Trainer:
         self.phases = build_phases(model, self.config, self.device, self.dtype)
         self.ema = Ema(model, self.config.ema)
 
-    def _begin(self) -> None:
-        """Load the newest checkpoint if there is one, and open the journal where it left off."""
-        checkpoints = self.folder / "checkpoints"
-        if not self.resume and self.world.is_main:
-            forget_checkpoints(checkpoints)
-        distributed.barrier(self.world)
-        saved = newest_checkpoint(checkpoints, self.note)
+    def _begin(self, saved: Checkpoint | None) -> None:
+        """Load the checkpoint if there is one, and open the journal where it left off."""
         if saved is not None:
-            refuse_other_run(self.folder, saved.state, self._identity())
             self._load(saved)
         self.journal: Journal | None = None
         if self.world.is_main:
