@@ -94,7 +94,7 @@ def _straight(direction: tuple[float, float], fast: bool, clock: Array, room: Ro
     inner = room.within(size)
     x, y = direction
     longest = min(inner.width / max(abs(x), 1e-9), inner.height / max(abs(y), 1e-9))
-    length = random.uniform(min(0.95, longest * 0.9), min(1.35, longest)) if fast else random.uniform(0.44, 0.58)
+    length = random.uniform(min(0.95, longest * 0.93), min(1.35, longest)) if fast else random.uniform(0.44, 0.58)
     step_x, step_y = x * length, y * length
     start = replace(
         inner,

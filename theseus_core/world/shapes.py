@@ -154,7 +154,7 @@ def _divide(room: Room, relation: str, random: Random) -> tuple[Room, float, flo
     size = random.uniform(0.19, 0.22)
     inner = room.within(size)
     x, y = (random.uniform(0.6 * low, 0.6 * high) for low, high in ((inner.left, inner.right), (inner.top, inner.bottom)))
-    wide, high = ((2 * REACH * size + 2 * MARGIN) / side for side in room.aspect)
+    wide, high = ((2 * REACH * size + 4 * MARGIN) / side for side in room.aspect)
     if relation == "above":
         return Room(-1, -1, 1, 1 - high, room.aspect, True), x, inner.bottom, size
     if relation == "below":
