@@ -263,6 +263,13 @@ def test_a_bundled_model_is_found_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(TheseusError) as caught:
         find_model("shape")
     assert "did you mean shapes?" in str(caught.value.hint)
+    save_tokenizer(tmp_path / "runs/vae/model", make_parts().tokenizer, {})
+    with pytest.raises(TheseusError, match="no such model: runs/vea") as caught:
+        find_model("runs/vea")
+    assert "vae" not in str(caught.value.hint), "a tokenizer is no model"
+    with pytest.raises(TheseusError, match="no such tokenizer: runs/vea") as caught:
+        load_tokenizer("runs/vea")
+    assert caught.value.hint == "did you mean runs/vae? a run or a model folder; here are: runs/vae, shapes"
 
 
 def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all: written under a temporary name, then renamed."""
+"""Files and folders that are there whole or not at all: written under a temporary name, then renamed. And how text is read back."""
 
 from __future__ import annotations
 
@@ -52,6 +52,24 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def read_lines(path: Path, encoding: str = "utf-8", errors: str = "strict") -> list[str]:
+    """The lines of a text file; see `split_lines`."""
+    return split_lines(path.read_text(encoding=encoding, errors=errors))
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, each ended by a line feed alone, the last perhaps by nothing.
+
+    `str.splitlines` also breaks at U+2028, U+0085 and others, which file names and captions may hold and JSON does not escape.
+    """
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    """A file's name, or words from the command line, as text that can be written: a byte that is not UTF-8 becomes `\\udce9`."""
+    return os.fspath(name).encode("utf-8", errors="backslashreplace").decode()
 
 
 def write_json(path: Path, value: Any) -> Path:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from torch import nn
@@ -13,13 +15,17 @@ from torch import nn
 import theseus_core.bundled
 from theseus_core.config import Config, Tree, dump, validate
 from theseus_core.contracts import Consumes, Generator, TextEncoder, VideoTokenizer
-from theseus_core.errors import TheseusError, nearest
+from theseus_core.errors import TheseusError
 from theseus_core.files import read_json, replacing, write_json
 from theseus_core.registry import Group, family, load_part, names, save_part
 
 FORMAT = 1
 GROUPS: dict[str, Group] = {"tokenizer": "tokenizers", "text_encoder": "text", "generator": "generators"}
-NOTHING_TRAINED = "theseus prep gifs/, then theseus train vae, then theseus train transformer; or name a model with --model"
+Kind = Literal["model", "tokenizer"]
+TO_TRAIN: dict[Kind, str] = {
+    "model": "theseus prep gifs/, then theseus train vae, then theseus train transformer",
+    "tokenizer": "theseus prep gifs/, then theseus train vae",
+}
 
 
 class Settings(Config):
@@ -97,7 +103,7 @@ def load_model(folder: Path) -> Parts:
 
 def load_tokenizer(path: str | Path) -> VideoTokenizer:
     """The tokenizer of a run or of a model folder, in evaluation mode, on the CPU."""
-    folder = find_model(path)
+    folder = find_model(path, "tokenizer")
     describe(folder)
     tokenizer = load_part(folder / "tokenizer", "tokenizers")
     assert isinstance(tokenizer, VideoTokenizer)
@@ -116,6 +122,11 @@ def describe(folder: Path) -> Tree:
     if described.get("format") != FORMAT:
         hint = f"this version reads format {FORMAT}; a newer Theseus may read it"
         raise TheseusError(f"a model folder of another format: {described.get('format')}", hint=hint)
+    if "generator" in described["parts"]:
+        try:
+            validate(Settings, described.get("defaults") or {})
+        except TheseusError as error:
+            raise TheseusError(f"damaged model folder: {folder / 'model.json'}", hint=f"defaults.{error.message}") from error
     return described
 
 
@@ -141,8 +152,11 @@ def tokenizers_for(kind: Consumes) -> list[str]:
     return [name for name in names("tokenizers") if family("tokenizers", name).Model.produces == kind]
 
 
-def find_model(name: str | Path) -> Path:
+def find_model(name: str | Path, kind: Kind = "model") -> Path:
     """The model folder that a run, a model folder, a bundled name or a hub name stands for.
+
+    Args:
+        kind: what is wanted of it, for the hint.
 
     Raises:
         TheseusError: there is none; the hint says what to run.
@@ -159,7 +173,18 @@ def find_model(name: str | Path) -> Path:
         return Path(theseus_core.bundled.__path__[0]) / str(name)
     if str(name).count("/") == 1 and not str(name).startswith((".", "/", "runs/")):
         return _from_hub(str(name))
-    raise TheseusError(f"no such model: {name}", hint=nearest(str(name), bundled()) if bundled() else NOTHING_TRAINED)
+    raise TheseusError(f"no such {kind}: {name}", hint=_what_there_is(str(name), kind))
+
+
+def _what_there_is(name: str, kind: Kind) -> str:
+    """A hint: the runs in the current folder and the bundled models that would do, the most similar first, or how to make one."""
+    there = [
+        m["name"] for m in available(Path("runs")) if "damaged" not in m and ("generator" in m["parts"] or kind == "tokenizer")
+    ]
+    if not there:
+        return f"name a run or a model folder, or make one: {TO_TRAIN[kind]}"
+    close = get_close_matches(name, there, n=1)
+    return (f"did you mean {close[0]}? " if close else "") + f"a run or a model folder; here are: {', '.join(there)}"
 
 
 def default_model() -> str:
@@ -171,7 +196,8 @@ def default_model() -> str:
     if (Path("runs/transformer/model") / "model.json").is_file():
         return "runs/transformer"
     if not bundled():
-        raise TheseusError("nothing is trained here, and no model came with the package: runs/transformer", hint=NOTHING_TRAINED)
+        hint = f"{TO_TRAIN['model']}; or name a model with --model"
+        raise TheseusError("nothing is trained here, and no model came with the package: runs/transformer", hint=hint)
     return bundled()[0]
 
 
@@ -181,9 +207,19 @@ def bundled() -> list[str]:
 
 
 def available(runs: Path) -> list[Tree]:
-    """A `summary` of every model in the runs of a folder, and of those that came with the package."""
-    found = [summary(str(path.parent.parent), path.parent) for path in sorted(runs.glob("*/model/model.json"))]
-    return found + [summary(name, find_model(name)) for name in bundled()]
+    """A `summary` of every model in the runs of a folder, and of those that came with the package.
+
+    A damaged one has no parts and no defaults, and says under "damaged" what is wrong.
+    """
+    found = {str(path.parent.parent): path.parent for path in sorted(runs.glob("*/model/model.json"))}
+    return [_summary_or_damage(name, folder) for name, folder in (found | {name: find_model(name) for name in bundled()}).items()]
+
+
+def _summary_or_damage(name: str, folder: Path) -> Tree:
+    try:
+        return summary(name, folder)
+    except TheseusError as error:
+        return {"name": name, "folder": str(folder), "parts": {}, "defaults": None, "bytes": 0, "damaged": error.message}
 
 
 def summary(name: str, folder: Path) -> Tree:

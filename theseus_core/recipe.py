@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from theseus_core import __version__
 from theseus_core.config import Config, Tree, dump, validate
 from theseus_core.contracts import Progress
 from theseus_core.data.clip import Clip
 from theseus_core.device import dtype_name
 from theseus_core.errors import TheseusError
-from theseus_core.files import read_json, replacing, write_json
+from theseus_core.files import read_json, read_lines, replacing, write_json
 from theseus_core.model_folder import Settings, find_model, fingerprint
 from theseus_core.pipeline import TextToVideo
-
-LIBRARIES = ["torch", "av", "numpy"]  # what the bytes of a video depend on, besides this package
+from theseus_core.render.video import sidecar_path
+from theseus_core.versions import versions
 
 
 class Recipe(Config):
@@ -100,11 +97,6 @@ def make(pipe: TextToVideo, recipe: Recipe, progress: Progress | None = None) ->
     )
 
 
-def sidecar_path(video: Path) -> Path:
-    """`out.mp4` -> `out.mp4.json`."""
-    return video.with_name(f"{video.name}.json")
-
-
 def write_sidecar(video: Path, recipe: Recipe) -> Path:
     """Write the recipe beside a video that was made from it."""
     sidecar = Sidecar(file=video.name, sha256=content_hash(video), recipe=recipe, versions=versions())
@@ -142,12 +134,27 @@ def is_made(video: Path, recipe: Recipe) -> bool:
 
 def write_index(folder: Path, videos: Sequence[Path], recipes: Sequence[Recipe]) -> Path:
     """Write `index.jsonl`: file, prompt and seed of each video, a line each."""
-    rows = [
-        {"file": video.name, "prompt": recipe.prompt, "seed": recipe.seed} for video, recipe in zip(videos, recipes, strict=True)
-    ]
     with replacing(folder / "index.jsonl") as part:
-        part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        part.write_text("".join(_row(*made) for made in zip(videos, recipes, strict=True)), encoding="utf-8")
     return folder / "index.jsonl"
+
+
+def append_to_index(folder: Path, video: Path, recipe: Recipe) -> None:
+    """Add a video to `index.jsonl`.
+
+    Raises:
+        TheseusError: the disk is full.
+    """
+    path = folder / "index.jsonl"
+    try:
+        with path.open("a", encoding="utf-8") as index:
+            index.write(_row(video, recipe))
+    except OSError as error:
+        raise TheseusError(f"cannot write: {path}", hint=error.strerror) from error
+
+
+def _row(video: Path, recipe: Recipe) -> str:
+    return json.dumps({"file": video.name, "prompt": recipe.prompt, "seed": recipe.seed}, ensure_ascii=False) + "\n"
 
 
 def read_index(folder: Path) -> list[tuple[Path, str]]:
@@ -158,7 +165,7 @@ def read_index(folder: Path) -> list[tuple[Path, str]]:
     """
     path = folder / "index.jsonl"
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in read_lines(path)]
         return [(folder / row["file"], row["prompt"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TheseusError(f"not an index of generated videos: {path}", hint=str(error)) from error
@@ -170,17 +177,6 @@ def content_hash(video: Path) -> str:
     for path in sorted(video.iterdir()) if video.is_dir() else [video]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Of this package, of Python, and of the libraries that decide the bytes."""
-    found = {"theseus": __version__, "python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # installed without its metadata
-            found[name] = "unknown"
-    return found
 
 
 def is_uniform(frames: NDArray[np.uint8], least: float = 2.0) -> bool:

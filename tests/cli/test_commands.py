@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,27 @@ def test_reconstruct_as_asked(theseus: Theseus, here: Path) -> None:
     assert "multiples of 8" in refused.err
 
 
+@pytest.mark.parametrize("options", [("-o", "in.mp4"), ("-o", "./link.mp4"), ("--sheet", "in.mp4")])
+def test_reconstruct_does_not_overwrite_the_clip(theseus: Theseus, here: Path, options: tuple[str, str]) -> None:
+    before = film(here / "in.mp4").read_bytes()
+    (here / "link.mp4").symlink_to("in.mp4")
+    result = theseus("reconstruct", "in.mp4", *options)
+    assert (result.code, result.out) == (1, "")
+    assert f"error: this would overwrite the clip itself: {Path(options[1])}" in result.err
+    assert (here / "in.mp4").read_bytes() == before
+
+
+def test_a_wrong_tokenizer_is_answered_with_tokenizers(theseus: Theseus, here: Path) -> None:
+    film(here / "in.mp4")
+    wrong = theseus("reconstruct", "in.mp4", "--vae", "runs/vea").err
+    assert "error: no such tokenizer: runs/vea" in wrong
+    assert "did you mean runs/vae? a run or a model folder; here are: runs/transformer, runs/vae" in wrong
+    shutil.rmtree(here / "runs")
+    wrong = theseus("reconstruct", "in.mp4").err
+    assert "make one: theseus prep gifs/, then theseus train vae\n" in wrong
+    assert "--model" not in wrong
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [("notes.txt", b"hello, this is text", "not_video"), ("empty.gif", b"", "empty"), ("cut.gif", b"GIF89a\x10\x00", "damaged")],
@@ -173,7 +195,11 @@ def test_plot_of_a_dataset(theseus: Theseus, here: Path) -> None:
     write_dataset(
         "dataset", [Clip(np.full((15, 16, 16, 3), colour, np.uint8), 10.0, f"grey {colour}") for colour in (9, 90, 200)], {}
     )
+    (here / "dataset/contact_sheet.png").write_bytes(b"of prep")
+    assert theseus("plot", "dataset").out == "dataset-clips.png\n"
+    assert (here / "dataset/contact_sheet.png").read_bytes() == b"of prep"
     assert theseus("plot", "dataset", "-o", "sheet.png").out == "sheet.png\n"
+    assert (here / "sheet.png").read_bytes() == (here / "dataset-clips.png").read_bytes()
     with Image.open(here / "sheet.png") as sheet:
         assert {(9, 9, 9), (90, 90, 90), (200, 200, 200)} <= {colour for _, colour in sheet.getcolors(100_000)}
 
@@ -192,6 +218,21 @@ def test_models(theseus: Theseus, here: Path, monkeypatch: pytest.MonkeyPatch) -
     assert shown["defaults"]["frames"] == 5
     assert shown["vocabulary"] == ["a", "red", "circle", "waterfall"]
     assert "no such model: runs/nothing" in theseus("models", "show", "runs/nothing").err
+
+
+@pytest.mark.parametrize(
+    "damage", ["{", '{"format": 1, "parts": {"generator": "dit"}, "defaults": {"frames": 5}}', '{"format": 9}']
+)
+def test_one_damaged_run_does_not_hide_the_others(theseus: Theseus, here: Path, damage: str) -> None:
+    (here / "runs/vae/model/model.json").write_text(damage)
+    result = theseus("models")
+    assert result.code == 0
+    assert "warning: this model cannot be read: runs/vae" in result.err
+    assert "videos: 5 frames of 32x16 at 8 fps" in result.err
+    found = {model["name"]: model for model in json.loads(theseus("models", "list", "--json").out)}
+    assert found["runs/vae"]["damaged"] and found["runs/vae"]["parts"] == {}
+    assert "damaged" not in found["runs/transformer"]
+    assert "error: " in theseus("models", "show", "runs/vae").err
 
 
 def test_models_where_there_are_none(theseus: Theseus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from theseus_core import recipe
 
 Theseus = Callable[..., Any]
 
@@ -149,18 +152,63 @@ def test_a_second_start_makes_what_is_missing(theseus: Theseus, here: Path) -> N
     assert hashes(here / "videos") == before
 
 
+def test_the_index_follows_without_ever_losing_a_row(theseus: Theseus, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("generate", "a red circle", "a\u2028waterfall\x85", "red", "a circle", "-o", "videos.v2")
+    assert theseus(*command).code == 0
+    whole = (here / "videos.v2/index.jsonl").read_bytes()
+    assert [prompt for _, prompt in recipe.read_index(here / "videos.v2")] == list(command[1:5])
+    for missing in (1, 3):
+        (here / f"videos.v2/{missing:04d}.mp4").unlink()
+    seen, writes = [], []
+    make, write = recipe.make, recipe.write_index
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        seen.append([path.name for path, _ in recipe.read_index(here / "videos.v2")])
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(recipe, "make", watched)
+    monkeypatch.setattr(recipe, "write_index", lambda *arguments: writes.append(write(*arguments)))
+    assert "2 made, 2 were there already" in theseus(*command).err
+    assert seen == [["0000.mp4", "0002.mp4"], ["0000.mp4", "0002.mp4", "0001.mp4"]]
+    assert len(writes) == 2, "whole before and after, and appended to between"
+    assert (here / "videos.v2/index.jsonl").read_bytes() == whole
+
+
+def test_pictures_of_the_user_are_not_replaced(theseus: Theseus, here: Path) -> None:
+    (here / "photos").mkdir()
+    (here / "photos/holiday.png").write_bytes(b"sun")
+    result = theseus("generate", "a red circle", "-o", "photos")
+    assert (result.code, result.out) == (1, "")
+    assert "error: there is a folder of other files by that name: photos" in result.err
+    assert (here / "photos/holiday.png").read_bytes() == b"sun"
+    for _ in range(2):
+        assert theseus("generate", "a red circle", "-o", "pngs").code == 0
+
+
+@pytest.mark.parametrize("place", ["prompt", "--negative-prompt", "-o"])
+def test_bytes_that_are_no_text_are_refused_before_any_work(
+    theseus: Theseus, here: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr("theseus_core.pipeline.TextToVideo.load", None)
+    word = os.fsdecode(b"caf\xe9")
+    result = theseus("generate", word) if place == "prompt" else theseus("generate", "a circle", place, word)
+    assert (result.code, result.out) == (1, "")
+    assert "error: not UTF-8: caf\\udce9" in result.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "hint"),
     [
         ("", "no prompt", "--prompts FILE"),
-        ("a --frames 8", "1 + 4 k frames, not: 8", "--frames 5 or 9"),
+        ("a --frames 8", "1 + 4 k frames, not: 8", "frames 5 or 9"),
         ("a --size 32x20", "multiples of 16, not: 32x20", "--size 32x16"),
         ("a --size big", "not a size: big", "WIDTHxHEIGHT"),
         ("a -o out.mov", "not a video format: out.mov", ".mp4, .webm, .avi, .gif"),
         ("a -o out.gif --fps 60", "at most 50 frames a second: 60", "--fps"),
+        ("a b -o out.MOV", "several videos go into a folder, and this names a file: out.MOV", "-o out"),
         ("a b -o out.mp4", "several videos go into a folder, and this names a file: out.mp4", "-o out"),
         ("a --sampler magic", "no sampler: magic", "ddim"),
-        ("a --model nothing", "no such model: nothing", "theseus train transformer"),
+        ("a --model runs/tranformer", "no such model: runs/tranformer", "did you mean runs/transformer?"),
         ("a --model runs/vae", "a tokenizer and no generator", "theseus train transformer"),
         ("a --prompts nothing.txt", "cannot read the prompts: nothing.txt", ""),
         ("a --device tpu", "no such device: tpu", "cuda"),

@@ -64,6 +64,28 @@ def test_options_reach_the_dataset(home: Path) -> None:
     assert {record.fps for record in dataset.records} == {5.0}
 
 
+def test_what_comes_next_can_be_pasted(home: Path) -> None:
+    (home / "gifs").rename(home / "my gifs")
+    _, stderr = theseus("my gifs", "-o", "my data", "--size", "16")
+    assert "next: theseus train vae --data 'my data'\n" in stderr
+    (home / "my data" / "clips.jsonl").unlink()
+    with pytest.raises(TheseusError) as caught:
+        Dataset.open("my data")
+    assert "rm -r 'my data' && theseus prep FOLDER -o 'my data'" in (caught.value.hint or "")
+
+
+def test_a_size_that_cannot_be_trained_on_is_said_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise TheseusError("begun")
+
+    monkeypatch.setattr("theseus_core.data.prepare.prepare", stop)
+    warning = "warning: the trainings of this package need widths and heights that are multiples of 16, not: "
+    for size, warned in (("100", "100x100"), ("64x40", "64x40"), ("128", ""), ("48x32", "")):
+        result = CliRunner().invoke(app, ["gifs", "--size", size])
+        assert str(result.exception) == "begun"
+        assert result.stderr == (f"{warning}{warned}\n" if warned else "")
+
+
 def test_exported_files_are_the_same_clips(home: Path) -> None:
     theseus("gifs")
     stdout, _ = theseus("--export", "files")
@@ -84,6 +106,10 @@ def test_exported_files_are_the_same_clips(home: Path) -> None:
         ("--export x --fps 3 --min-frames 15", "no effect without a SOURCE: --fps --min-frames"),
         ("--export x", "no prepared dataset at: dataset"),
         ("gifs --size big", "not a size: big"),
+        ("gifs --size 128x", "not a size: 128x"),
+        ("gifs -o gifs/a_red_dot_1.txt/dataset", "cannot write to: gifs/a_red_dot_1.txt/dataset"),
+        ("gifs -o " + 300 * "a", "cannot write to: aaa"),
+        (300 * "a", "no such file or folder: aaa"),
         ("gifs --size 4", "width: .*: 4"),
         ("gifs --min-frames 20 --max-frames 10", "min_frames 20 is above max_frames 10"),
         ("gifs --chunk-size 10001", "chunk_size: .*: 10001"),

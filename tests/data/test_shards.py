@@ -126,6 +126,19 @@ def test_nothing_is_overwritten_and_nothing_is_no_dataset(tmp_path: Path, datase
         write_dataset(tmp_path / "empty", [], {})
 
 
+def test_where_nothing_can_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TheseusError, match="cannot write to"):
+        write_dataset(tmp_path / "file" / "dataset", some_clips(), {})
+
+
+def test_a_name_may_hold_what_unicode_calls_a_line_break(tmp_path: Path) -> None:
+    clips = [Clip(clip.frames, clip.fps, f"one\u2028two\x85{n}") for n, clip in enumerate(some_clips())]
+    write_dataset(tmp_path / "dataset", clips, {})
+    captions = [record.captions for record in Dataset.open(tmp_path / "dataset").records]
+    assert captions == [(clip.caption,) for clip in clips]
+
+
 def test_what_was_never_recorded_is_cut_off(tmp_path: Path) -> None:
     with ChunkWriter(tmp_path, 2) as writer:
         for data in (b"one", b"two", b"three", b"four", b"five"):

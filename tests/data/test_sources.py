@@ -139,6 +139,7 @@ def test_tables(tmp_path: Path, name: str, text: str) -> None:
         ("c.csv", b"a.gif,a cat\n", "no column named file or path or video_path, line 1 of"),
         ("c.csv", b"file,words\na.gif,a cat\n", "no column named caption or text, line 1 of"),
         ("c.csv", b"file,caption\na.gif,a cat, asleep\n", "3 columns instead of 2, line 2 of"),
+        ("c.jsonl", b'{"file": "a.gif", "caption": "\\ud800"}', "half a character, line 1 of"),
         ("c.csv", b'file,caption\n\na.gif,"a "cat\n', "malformed .*, line 3 of"),
         ("c.jsonl", b'{"file": "a.gif", "caption": "x"}\n{"file": \n', "not JSON, line 2 of"),
         ("c.jsonl", b'["a.gif", "a cat"]\n', "no file and caption, line 1 of"),

@@ -10,7 +10,7 @@ from PIL import Image
 from theseus_core.data.clip import Clip
 from theseus_core.errors import TheseusError
 from theseus_core.render.plots import curves
-from theseus_core.render.video import check, gif_times, timing_note, write
+from theseus_core.render.video import check, gif_times, sidecar_path, timing_note, write
 
 ENDINGS = [".mp4", ".webm", ".avi", ".gif"]
 
@@ -48,12 +48,14 @@ def test_every_frame_comes_back_at_its_time(tmp_path: Path, ending: str) -> None
 def test_the_same_clip_gives_the_same_bytes(tmp_path: Path, ending: str) -> None:
     def files(name: str) -> list[bytes]:
         path = write(moving_square(), tmp_path / f"{name}{ending}")
+        sidecar_path(path).touch()
         return [file.read_bytes() for file in sorted(path.iterdir())] if path.is_dir() else [path.read_bytes()]
 
     first = files("one")
     assert first == files("two")
     assert first == files("one")  # over the older one
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"one{ending}", f"two{ending}"]
+    names = {f"one{ending}", f"two{ending}"}
+    assert {path.name for path in tmp_path.iterdir()} == names | {f"{name}.json" for name in names}
 
 
 @pytest.mark.parametrize(("ending", "key"), [(".mp4", "title"), (".webm", "title"), (".avi", "title"), (".gif", "comment")])
@@ -157,6 +159,27 @@ def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(TheseusError, match="folder of other files"):
         write(moving_square(), folder)
     assert (folder / "chapter.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("names", "sidecar"), [(["holiday.png"], True), (["0000.png", "0002.png"], True), (["0000.png", "0001.png"], False)]
+)
+def test_pictures_that_were_not_generated_are_not_replaced(tmp_path: Path, names: list[str], sidecar: bool) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_bytes(b"a holiday")
+    if sidecar:
+        sidecar_path(folder).write_text("{}")
+    for attempt in (lambda: check(folder, 32, 48, 12.0), lambda: write(moving_square(), folder)):
+        with pytest.raises(TheseusError, match="folder of other files"):
+            attempt()
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == dict.fromkeys(names, b"a holiday")
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    assert len(list(write(moving_square(), tmp_path / "new").iterdir())) == 9
 
 
 def test_names_that_look_like_protocols_are_names(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,6 +72,7 @@ def generate(
     asked = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
     several = len(asked) * num_videos > 1 or prompts_file is not None
     target = choose_output(output, asked, several)
+    refuse_undecodable(*asked, negative_prompt, str(target))
     height, width = parse_size(size) if size else (None, None)
     changes = {"frames": frames, "height": height, "width": width, "fps": fps, "steps": steps, "sampler": sampler}
     changes |= {"guidance_scale": guidance}
@@ -104,19 +106,33 @@ def choose_output(output: Path | None, prompts: list[str], several: bool) -> Pat
     if not prompts:
         raise TheseusError("no prompt", hint='theseus generate "a waterfall" -o out.mp4, or --prompts FILE')
     output = output or Path("out" if several else "out.mp4")
-    if several and output.suffix:
-        raise TheseusError(f"several videos go into a folder, and this names a file: {output}", hint=f"-o {output.with_suffix('')}")
 
+    from theseus_core.data.sources.folders import ENDINGS
     from theseus_core.render.video import check_ending
 
-    check_ending(output)
+    if not several:
+        check_ending(output)
+    elif output.suffix.lower() in ENDINGS:
+        hint = f"-o {shlex.quote(str(output.with_suffix('')))}"
+        raise TheseusError(f"several videos go into a folder, and this names a file: {output}", hint=hint)
     return output
+
+
+def refuse_undecodable(*words: str) -> None:
+    """Refuse, before any work is done, what could not be written into the JSON beside a video: bytes that are not UTF-8."""
+    from theseus_core.files import printable
+
+    for text in words:
+        if printable(text) != text:
+            raise TheseusError(f"not UTF-8: {printable(text)}", hint="save the words, or name the file, as UTF-8")
 
 
 def read_prompts(path: Path) -> list[str]:
     """A prompt of each line that is not empty."""
+    from theseus_core.files import read_lines
+
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(path, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TheseusError(f"cannot read the prompts: {path}", hint=str(error)) from error
     prompts = [line.strip() for line in lines if line.strip()]
@@ -160,12 +176,14 @@ def make_one(pipe: TextToVideo, recipe: Recipe, output: Path, label: str = "gene
 
 def make_all(pipe: TextToVideo, recipes: list[Recipe], folder: Path) -> None:
     """Make what is missing of `0000.mp4, 0001.mp4, ...`, and keep `index.jsonl` in step."""
-    from theseus_core.recipe import is_made, write_index
+    from theseus_core.recipe import append_to_index, is_made, write_index
 
     videos = [folder / f"{number:04d}.mp4" for number in range(len(recipes))]
     there = [is_made(video, recipe) for video, recipe in zip(videos, recipes, strict=True)]
+    write_index(folder, list(compress(videos, there)), list(compress(recipes, there)))
     for number, (video, recipe) in enumerate(zip(videos, recipes, strict=True)):
         if not there[number]:
             make_one(pipe, recipe, video, label=f"{number + 1} of {len(recipes)}")
-        write_index(folder, videos[: number + 1], recipes[: number + 1])
+            append_to_index(folder, video, recipe)
+    write_index(folder, videos, recipes)  # in order, where what was missing lay between
     console.say(f"{there.count(False)} made, {there.count(True)} were there already")

@@ -33,6 +33,8 @@ def list_models(json: JsonOption = False) -> None:
         console.say("no model here yet, and none came with the package")
         console.say_next("theseus prep gifs/")
         return
+    for damaged in (model for model in found if "damaged" in model):
+        console.warn(f"this model cannot be read: {damaged['name']} ({damaged['damaged']})")
     console.table(
         ["name", "makes", "parts", "MiB"],
         [[m["name"], makes(m), ", ".join(m["parts"].values()), m["bytes"] / 2**20] for m in found],
@@ -50,5 +52,7 @@ def show(name: Annotated[str, typer.Argument(help="A run, a model folder, a bund
 
 def makes(model: dict[str, Any]) -> str:
     """What a model makes unless asked otherwise, in words."""
+    if "damaged" in model:
+        return "nothing, it is damaged"
     d = model["defaults"]
     return f"videos: {d['frames']} frames of {d['width']}x{d['height']} at {d['fps']:g} fps" if d else "reconstructions"

@@ -18,7 +18,12 @@ def plot(
     folder: Annotated[Path, typer.Argument(help="A training run, a dataset, or a folder of generated videos.", show_default=False)],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A .png file.", show_default="curves.png or contact_sheet.png in that folder"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="A .png file.",
+            show_default="curves.png or contact_sheet.png in that folder, DATASET-clips.png here",
+        ),
     ] = None,
     clips: Annotated[int, typer.Option("--clips", min=1, help="At most so many clips on a contact sheet.")] = 24,
 ) -> None:
@@ -28,7 +33,7 @@ def plot(
     from theseus_core.train.journal import read_journal
 
     is_run = (folder / "metrics.jsonl").is_file()
-    target = output or folder / ("curves.png" if is_run else "contact_sheet.png")
+    target = output or _default_target(folder, is_run)
     if target.suffix.lower() != ".png":
         raise TheseusError(f"pictures are written as .png, not as: {target.name}")
     if is_run:
@@ -38,26 +43,27 @@ def plot(
     console.emit(target)
 
 
+def _default_target(folder: Path, is_run: bool) -> Path:
+    if (folder / "dataset.json").is_file():  # whose contact sheet is `prep`'s own
+        return Path(f"{folder.resolve().name}-clips.png")
+    return folder / ("curves.png" if is_run else "contact_sheet.png")
+
+
 def clips_of(folder: Path, most: int) -> list[Clip]:
     """The clips of a dataset or of a folder of generated videos, at most so many and evenly spread."""
     from dataclasses import replace
 
+    from theseus_core.data.clip import spread
     from theseus_core.data.shards import Dataset
     from theseus_core.recipe import read_index
     from theseus_core.render.video import read
 
     if (folder / "dataset.json").is_file():
         dataset = Dataset.open(folder)
-        return [dataset.read(index) for index in spread(len(dataset), most)]
+        return [dataset.read(index) for index in spread(range(len(dataset)), most)]
     if (folder / "index.jsonl").is_file():
-        videos = read_index(folder)
-        return [replace(read(videos[index][0], max_frames=1000), caption=videos[index][1]) for index in spread(len(videos), most)]
+        return [replace(read(video, max_frames=1000), caption=prompt) for video, prompt in spread(read_index(folder), most)]
     raise TheseusError(
         f"nothing to draw, neither metrics.jsonl nor dataset.json nor index.jsonl is in: {folder}",
         hint="name a run such as runs/vae, a dataset, or a folder that `theseus generate` wrote",
     )
-
-
-def spread(count: int, most: int) -> list[int]:
-    """At most so many of `range(count)`, evenly spread."""
-    return list(range(count)) if count <= most else [index * count // most for index in range(most)]

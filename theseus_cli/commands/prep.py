@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from theseus_cli import console
+from theseus_cli.options import parse_size
 from theseus_core.errors import TheseusError
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from theseus_core.data.prepare import Summary
 
 WITHOUT_SOURCE = {"source", "output", "export", "as_json"}  # the options that mean something when there is nothing to prepare
+TRAINED_MULTIPLE = 16  # pixels
 SETTINGS = ("min_frames", "max_frames", "fps", "limit", "chunk_size", "timeout", "memory")
 
 
@@ -50,7 +53,7 @@ def prep(
         list[Path] | None, typer.Argument(help="Files and folders of .gif .mp4 .webm .mov .avi .mkv.", show_default=False)
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The dataset's folder.")] = Path("dataset"),
-    size: Annotated[str, typer.Option(help="Of the clips in pixels: N or WxH.")] = "128",
+    size: Annotated[str, typer.Option(help="Of the clips in pixels: 128, or WIDTHxHEIGHT: 720x480.")] = "128",
     fit: Annotated[Fit, typer.Option(help="Crop the middle, letterbox with black, or stretch.")] = Fit.crop,
     min_frames: Annotated[int, typer.Option(help="Shorter clips are rejected.")] = 15,
     max_frames: Annotated[int, typer.Option(help="Longer clips are treated as --long says.")] = 40,
@@ -88,7 +91,7 @@ def prep(
     if not source:
         _refuse_without_source(given, export)
     else:
-        width, height = _size(size)
+        height, width = parse_size(size)
         tree = {name: context.params[name] for name in SETTINGS if context.params[name] is not None}
         tree |= {"fit": fit.value, "long": long.value, "layout": layout.value}
         tree |= {"width": width, "height": height, "captions": str(captions) if captions else None, "seed": seed or 0}
@@ -105,14 +108,6 @@ def _refuse_without_source(given: set[str], export: Path | None) -> None:
         raise TheseusError(f"no effect without a SOURCE: {' '.join(idle)}", hint="the clips are exported as they were prepared")
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    try:
-        return int(width), int(height or width)
-    except ValueError:
-        raise TheseusError(f"not a size: {text}", hint="--size 128, or --size 256x144 for width and height") from None
-
-
 def _prepare(source: list[Path], output: Path, tree: dict[str, Any], workers: int | None, as_json: bool) -> None:
     import os
     from dataclasses import asdict
@@ -126,6 +121,9 @@ def _prepare(source: list[Path], output: Path, tree: dict[str, Any], workers: in
     settings = validate(PrepSettings, tree)
     if settings.layout == "folder" and settings.captions:
         raise TheseusError("--layout folder reads no captions file", hint="leave out --layout or --captions")
+    if settings.width % TRAINED_MULTIPLE or settings.height % TRAINED_MULTIPLE:
+        size = f"{settings.width}x{settings.height}"
+        console.warn(f"the trainings of this package need widths and heights that are multiples of {TRAINED_MULTIPLE}, not: {size}")
     with console.progress("preparing") as advance:
         summary = prepare(
             source,
@@ -141,13 +139,14 @@ def _prepare(source: list[Path], output: Path, tree: dict[str, Any], workers: in
 
 def _report(source: list[Path], summary: Summary, settings: PrepSettings) -> None:
     from theseus_core.data.filters import REASONS
+    from theseus_core.files import printable
 
     rows: list[tuple[str, int, str]] = [("kept", summary.kept, "")]
     rows += [(reason, count, REASONS[reason]) for reason, count in summary.rejected.items()]
     console.table(("files", "count", "why"), [*rows, ("found", summary.found, "")])
     size = f"{settings.width}x{settings.height}"
     wrote = f"{summary.clips:,} clips, {summary.frames:,} frames of {size}, {summary.bytes / 2**20:,.1f} MiB"
-    console.say(f"read {summary.found:,} files from {', '.join(map(str, source))}")
+    console.say(f"read {summary.found:,} files from {', '.join(map(printable, source))}")
     console.say(f"nothing to do, it is prepared: {wrote}" if summary.finished_before else f"wrote {summary.path}: {wrote}")
     if summary.rejected:
         console.say(f"each rejected file with its reason: {summary.path / 'rejected.jsonl'}")
@@ -158,7 +157,7 @@ def _report(source: list[Path], summary: Summary, settings: PrepSettings) -> Non
     if summary.captions_without_file:
         console.warn(f"{summary.captions_without_file:,} lines of the captions file name no file of the source")
     default = str(summary.path) == "dataset"
-    console.say_next("theseus train vae" if default else f"theseus train vae --data {summary.path}")
+    console.say_next("theseus train vae" if default else f"theseus train vae --data {shlex.quote(str(summary.path))}")
 
 
 def _export(output: Path, folder: Path, quiet: bool) -> None:

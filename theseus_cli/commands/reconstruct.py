@@ -9,6 +9,7 @@ import typer
 
 from theseus_cli import console
 from theseus_cli.options import DeviceOption, DType, DTypeOption, JsonOption, VaeOption, parse_size
+from theseus_core.errors import TheseusError
 
 
 def reconstruct(
@@ -33,6 +34,9 @@ def reconstruct(
 
     target = output or Path(f"{clip.stem}-reconstruction.mp4")
     check_ending(target)
+    for written in filter(None, (target, sheet)):
+        if written.exists() and clip.exists() and written.samefile(clip):
+            raise TheseusError(f"this would overwrite the clip itself: {written}", hint="choose another name")
     where = pick_device(device)
     precision = pick_dtype(dtype.value, where)
     tokenizer = load_tokenizer(vae)

@@ -22,7 +22,8 @@ def replay(
 ) -> None:
     """Make a video again. With the same model, device and versions the bytes are the same; it says whether they are."""
     from theseus_cli.commands.generate import make_one
-    from theseus_core.recipe import content_hash, load, read_sidecar, versions
+    from theseus_core.recipe import content_hash, load, read_sidecar
+    from theseus_core.versions import versions
 
     kept = read_sidecar(sidecar)
     changes = {"model": model, "device": device}

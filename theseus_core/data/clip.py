@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,3 +36,8 @@ class Clip:
         from theseus_core.render.video import write  # a convenience at the end of the line, not a dependency of the data
 
         return write(self, Path(path))
+
+
+def spread(clips: Sequence[T], most: int) -> list[T]:
+    """At most so many of the clips, or of what stands for them, evenly spread."""
+    return [clips[index * len(clips) // most] for index in range(most)] if len(clips) > most else list(clips)

@@ -15,13 +15,15 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import BinaryIO
 
 from theseus_core.config import Tree
 from theseus_core.data.shards import Record
-from theseus_core.data.writer import ChunkWriter, Place
+from theseus_core.data.writer import ChunkWriter, Place, cannot_write
 from theseus_core.errors import TheseusError
+from theseus_core.files import printable
 
 SYNC_SECONDS = 1.0  # the most work that a kill can cost
 
@@ -70,12 +72,13 @@ class Ledger(AbstractContextManager["Ledger"]):
 
         Raises:
             TheseusError: the journal there is of other settings or files, or another process is writing it.
+            OSError: there can be no such folder.
         """
         journal = _open_journal(folder)
         first, *lines = _whole_lines(journal) or [b""]
         if first and json.loads(first) != described:
             journal.close()
-            hint = f"name another with -o, or start anew: rm -r {folder}"
+            hint = f"name another with -o, or start anew: rm -r {quote(str(folder))}"
             raise TheseusError(f"there is an unfinished dataset with other settings or files: {folder.parent}", hint=hint)
         ledger = cls(folder, files, chunk_size, journal)
         for line in lines:
@@ -98,23 +101,15 @@ class Ledger(AbstractContextManager["Ledger"]):
             spool: where the worker left the encoded clips.
 
         Raises:
-            TheseusError: the disk cannot be written.
+            OSError, TheseusError: the disk cannot be written, by us or by the worker.
         """
         if "disk" in answer:
-            raise TheseusError(
-                f"cannot write to: {self.folder.parent}", hint=f"{answer['disk']}; the same command goes on from here"
-            )
-        try:
-            new = self._account(answer)
-            self._append(answer.get("clips", []), new, spool)
-            self._unwritten.append(json.dumps(answer))
-            if time.monotonic() - self._written > SYNC_SECONDS:
-                self._write()
-        except OSError as error:
-            raise self._cannot_write(error.strerror) from error
-
-    def _cannot_write(self, why: str | None) -> TheseusError:
-        return TheseusError(f"cannot write to: {self.folder.parent}", hint=f"{why}; the same command goes on from here")
+            raise cannot_write(self.folder.parent, answer["disk"])
+        new = self._account(answer)
+        self._append(answer.get("clips", []), new, spool)
+        self._unwritten.append(json.dumps(answer))
+        if time.monotonic() - self._written > SYNC_SECONDS:
+            self._write()
 
     def _append(self, clips: Sequence[Tree], new: Sequence[bool], spool: Path) -> None:
         assert self._chunks is not None
@@ -143,7 +138,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         return new
 
     def _reject(self, file: Source, reason: str, detail: str) -> None:
-        self.rejected.append({"source": file.name, "reason": reason, "detail": detail})
+        self.rejected.append({"source": file.name, "reason": reason, "detail": printable(detail)})
 
     def _take(self, file: Source, clip: Tree) -> bool:
         known = self._records.get(clip["key"])

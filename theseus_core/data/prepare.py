@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from theseus_core.config import Tree, dump
-from theseus_core.data.clip import Clip
+from theseus_core.data.clip import Clip, spread
 from theseus_core.data.filters import PrepSettings
 from theseus_core.data.ledger import Ledger, Source
 from theseus_core.data.pool import Job, Pool
 from theseus_core.data.shards import Dataset, read_description
 from theseus_core.data.sources.folders import Found, caption_from_name, find
 from theseus_core.data.sources.tables import NAMES, match, read_table
-from theseus_core.data.writer import PARTIAL, publish, take_back, write_rejected
+from theseus_core.data.writer import PARTIAL, publish, take_back, write_rejected, writing
 from theseus_core.errors import TheseusError
 from theseus_core.files import remove
 
@@ -79,20 +79,22 @@ def prepare(
 
     Raises:
         TheseusError: no clips, or none that can be kept (`rejected.jsonl` says why); a captions file that cannot be used; an output
-            that holds something else, or a dataset with other settings or of other files.
+            that holds something else, or a dataset with other settings or of other files, or that cannot be written.
     """
-    _check_output(output)
+    with writing(output):
+        _check_output(output)
     described, files, table_rows_left = _describe(sources, output, settings)
     if (output / "dataset.json").exists():
         return _finished(output, described)
-    take_back(output)
-    with Ledger.open(output / PARTIAL, described, settings.chunk_size, files) as ledger:
-        for answer, spool in _answers(ledger, settings, workers):
-            ledger.enter(answer, spool)
-            if progress is not None:
-                progress(ledger.done, len(files))
-        assert ledger.done == len(files)
-    return _finish(output, described, ledger, table_rows_left, draw_sheet)
+    with writing(output):
+        take_back(output)
+        with Ledger.open(output / PARTIAL, described, settings.chunk_size, files) as ledger:
+            for answer, spool in _answers(ledger, settings, workers):
+                ledger.enter(answer, spool)
+                if progress is not None:
+                    progress(ledger.done, len(files))
+            assert ledger.done == len(files)
+        return _finish(output, described, ledger, table_rows_left, draw_sheet)
 
 
 def _describe(sources: Sequence[Path], output: Path, settings: PrepSettings) -> tuple[Tree, list[Source], int]:
@@ -202,14 +204,10 @@ def _finish(output: Path, described: Tree, ledger: Ledger, table_rows_left: int,
     captions = {**dict(sorted(origins.items())), "without_file": table_rows_left}
     if draw_sheet is not None:
         partial = Dataset(output / PARTIAL, {"settings": {}, "fingerprint": ""}, records)
-        draw_sheet(_evenly_chosen(partial, SHEET_CLIPS), output / PARTIAL / "contact_sheet.png")
+        shown = spread(range(len(records)), SHEET_CLIPS)
+        draw_sheet([partial.read(index) for index in shown], output / PARTIAL / "contact_sheet.png")
     publish(output, records, rejected, {**described, "counts": counts, "captions": captions})
     return _summary(output, read_description(output))
-
-
-def _evenly_chosen(dataset: Dataset, most: int) -> list[Clip]:
-    count = min(len(dataset), most)
-    return [dataset.read(number * len(dataset) // count) for number in range(count)]
 
 
 def _summary(path: Path, described: Tree, finished_before: bool = False) -> Summary:

@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from shlex import quote
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from theseus_core.config import Tree
 from theseus_core.data.clip import Clip
 from theseus_core.errors import TheseusError
+from theseus_core.files import read_lines
 
 FORMAT = 1
 CHUNK_SIZE = 10_000  # clips in a chunk, at most
@@ -138,8 +140,7 @@ class Dataset:
         path = Path(path)
         described = read_description(path)
         try:
-            lines = (path / "clips.jsonl").read_text(encoding="utf-8").splitlines()
-            records = [Record.from_tree(json.loads(line)) for line in lines]
+            records = [Record.from_tree(json.loads(line)) for line in read_lines(path / "clips.jsonl")]
             dataset = cls(path, described, records)
         except OSError as error:
             raise TheseusError(f"damaged dataset, cannot read: {path / 'clips.jsonl'}", hint=_again(path)) from error
@@ -180,7 +181,7 @@ def read_description(path: Path) -> Tree:
     try:
         described: Any = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise TheseusError(f"no prepared dataset at: {path}", hint=f"theseus prep FOLDER -o {path}") from error
+        raise TheseusError(f"no prepared dataset at: {path}", hint=f"theseus prep FOLDER -o {quote(str(path))}") from error
     except ValueError as error:
         raise TheseusError(f"damaged dataset: {file}", hint=_again(path)) from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
@@ -190,4 +191,4 @@ def read_description(path: Path) -> Tree:
 
 
 def _again(path: Path) -> str:
-    return f"remove it and prepare it again: rm -r {path} && theseus prep FOLDER -o {path}"
+    return f"remove it and prepare it again: rm -r {quote(str(path))} && theseus prep FOLDER -o {quote(str(path))}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import BinaryIO
 
@@ -75,7 +76,9 @@ class ChunkWriter(AbstractContextManager["ChunkWriter"]):
     def _open(self) -> BinaryIO:
         file = open(chunk_path(self.folder, self.place.chunk), "ab")  # noqa: SIM115 - closed by _close
         if file.tell() < self.place.offset:
-            raise TheseusError(f"an unfinished dataset lost bytes: {file.name}", hint=f"start anew: rm -r {self.folder}")
+            raise TheseusError(
+                f"an unfinished dataset lost bytes: {file.name}", hint=f"start anew: rm -r {quote(str(self.folder))}"
+            )
         file.truncate(self.place.offset)
         return file
 
@@ -87,6 +90,19 @@ class ChunkWriter(AbstractContextManager["ChunkWriter"]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """What the disk refuses inside the block is an error that the user can mend."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(output, error.strerror or str(error)) from error
+
+
+def cannot_write(output: Path, why: str) -> TheseusError:
+    return TheseusError(f"cannot write to: {output}", hint=f"{why}; mend that and start the same command again, or give another -o")
 
 
 def publish(output: Path, records: Sequence[Record], rejected: Sequence[Tree], described: Tree) -> None:
@@ -135,12 +151,21 @@ def write_dataset(output: str | Path, clips: Iterable[Clip], settings: Tree, chu
         settings: what they were made with, for dataset.json.
 
     Raises:
-        TheseusError: there is a dataset already, or there are no clips.
+        TheseusError: there is a dataset already, there are no clips, or the disk cannot be written.
     """
     output = Path(output)
-    if (output / "dataset.json").exists():
-        raise TheseusError(f"there is a dataset already: {output}", hint="name another folder with -o")
-    remove(output / PARTIAL)
+    with writing(output):
+        if (output / "dataset.json").exists():
+            raise TheseusError(f"there is a dataset already: {output}", hint="name another folder with -o")
+        remove(output / PARTIAL)
+        records = _write_clips(output, clips, chunk_size)
+        if not records:
+            raise TheseusError(f"no clips to write to: {output}")
+        publish(output, records, [], {"settings": settings})
+    return Dataset.open(output)
+
+
+def _write_clips(output: Path, clips: Iterable[Clip], chunk_size: int) -> list[Record]:
     records: dict[str, Record] = {}
     with ChunkWriter(output / PARTIAL, chunk_size) as writer:
         for number, clip in enumerate(clips):
@@ -151,7 +176,4 @@ def write_dataset(output: str | Path, clips: Iterable[Clip], settings: Tree, chu
                 frames, height, width, _ = clip.frames.shape
                 named = (key, f"{number:06d}", (clip.caption,), "table", frames, clip.fps, width, height)
                 records[key] = Record(*named, place.chunk, place.index, place.offset, len(data))
-    if not records:
-        raise TheseusError(f"no clips to write to: {output}")
-    publish(output, list(records.values()), [], {"settings": settings})
-    return Dataset.open(output)
+    return list(records.values())

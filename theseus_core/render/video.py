@@ -68,14 +68,13 @@ def write(clip: Clip, path: Path) -> Path:
         `path`.
 
     Raises:
-        TheseusError: an ending that is not known, a size or a rate that the format cannot hold, no encoder, no room.
+        TheseusError: an ending that is not known, a size or a rate that the format cannot hold, no encoder, no room, or a folder by
+            that name that is neither empty nor one of PNGs with its sidecar.
     """
     check(path, clip.frames.shape[1], clip.frames.shape[2], clip.fps)
     assert clip.frames.dtype == np.uint8, clip.frames.dtype
     assert clip.frames.ndim == 4, clip.frames.shape
     assert len(clip.frames) > 0, "a clip without frames"
-    if path.is_dir() and (path.suffix or not all(file.suffix == ".png" for file in path.iterdir())):
-        raise TheseusError(f"there is a folder of other files by that name: {path}", hint="choose another name")
     with replacing(path) as part:
         _writer(path)(clip, part)
     return path
@@ -133,6 +132,8 @@ def check(path: Path, height: int, width: int, fps: float) -> None:
         TheseusError: see `write`.
     """
     check_ending(path)
+    if path.is_dir() and (path.suffix or not _may_replace(path)):
+        raise TheseusError(f"there is a folder of other files by that name: {path}", hint="choose another name")
     if not 0 < fps <= 1000:
         raise TheseusError(f"frames a second must be above 0 and at most 1000: {fps:g}")
     if path.suffix.lower() == ".gif" and fps > GIF_MAX_FPS:
@@ -144,6 +145,17 @@ def check(path: Path, height: int, width: int, fps: float) -> None:
         raise TheseusError(
             f"{path.suffix} needs an even width and height: {width}x{height}", hint=".webm, .gif or PNGs take any size"
         )
+
+
+def sidecar_path(video: Path) -> Path:
+    """The file beside a video that says how it was made: `out.mp4` -> `out.mp4.json`."""
+    return video.with_name(f"{video.name}.json")
+
+
+def _may_replace(folder: Path) -> bool:
+    """Whether a folder is empty, or one that was generated: numbered PNGs without a gap, and their sidecar beside it."""
+    names = {file.name for file in folder.iterdir()}
+    return not names or (names == {png_name(index, len(names)) for index in range(len(names))} and sidecar_path(folder).is_file())
 
 
 def timing_note(path: Path, fps: float) -> str | None:
@@ -264,8 +276,12 @@ def _add_gif_comment(path: Path, text: str) -> None:
 
 def _write_pngs(clip: Clip, part: Path) -> None:
     part.mkdir()
-    digits = max(4, len(str(len(clip.frames) - 1)))
     for index, array in enumerate(clip.frames):
         notes = PngInfo()
         notes.add_itxt("Description", clip.caption)
-        Image.fromarray(array).save(part / f"{index:0{digits}d}.png", pnginfo=notes)
+        Image.fromarray(array).save(part / png_name(index, len(clip.frames)), pnginfo=notes)
+
+
+def png_name(index: int, frames: int) -> str:
+    """A frame's file in a folder of PNGs: at least four digits, and as many for all."""
+    return f"{index:0{max(4, len(str(frames - 1)))}d}.png"

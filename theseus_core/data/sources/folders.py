@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from theseus_core.errors import TheseusError
+from theseus_core.files import printable, read_lines
 
 ENDINGS = (".gif", ".mp4", ".webm", ".mov", ".avi", ".mkv")
 SIDECAR_BYTES = 1 << 20  # a longer .txt is no caption
@@ -21,7 +22,8 @@ class Found:
 
     Attributes:
         path: where it is.
-        name: relative to the source it was found in, with "/" on every machine; with several sources their name comes first.
+        name: relative to the source it was found in, with "/" on every machine; with several sources their name comes first;
+            what is not UTF-8 in it is escaped.
         problem: reason and detail, where it is clear already that there is nothing to open.
         captions: from its sidecar.
     """
@@ -45,19 +47,19 @@ def find(sources: Sequence[Path], leave_out: Path) -> list[Found]:
     seen = {_identity(leave_out)} if leave_out.exists() else set()
     found = []
     for source, prefix in zip(sources, _prefixes(sources), strict=True):
-        if not source.exists() and not source.is_symlink():
-            raise TheseusError(f"no such file or folder: {source}")
+        if not os.path.lexists(source):
+            raise TheseusError(f"no such file or folder: {printable(source)}")
         root = source if source.is_dir() else source.parent
         paths = _walk(source, seen) if source.is_dir() else [source]
         for path in paths:
-            file = _look(path, prefix + path.relative_to(root).as_posix())
+            file = _look(path, printable(prefix + path.relative_to(root).as_posix()))
             if file.problem is None and (identity := _identity(path)) in seen:
                 continue
             elif file.problem is None:
                 seen.add(identity)
             found.append(file)
     if not found:
-        places = ", ".join(map(str, sources))
+        places = ", ".join(map(printable, sources))
         raise TheseusError(f"no clips found in: {places}", hint=f"clips are files that end in {' '.join(ENDINGS)}")
     return found
 
@@ -119,7 +121,7 @@ def _sidecar(path: Path) -> tuple[str, ...]:
         status = text.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > SIDECAR_BYTES:
             return ()
-        lines = text.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        lines = read_lines(text, encoding="utf-8-sig", errors="replace")
     except OSError:
         return ()
     return tuple(dict.fromkeys(" ".join(line.split()) for line in lines if line.strip()))

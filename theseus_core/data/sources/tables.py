@@ -14,6 +14,7 @@ from typing import Any
 
 from theseus_core.data.sources.folders import Found
 from theseus_core.errors import TheseusError
+from theseus_core.files import printable
 
 PATH_COLUMNS = ("file", "path", "video_path")
 CAPTION_COLUMNS = ("caption", "text")
@@ -59,6 +60,8 @@ def _row(table: Path, line: int, path: Any, caption: Any) -> Row:
         raise _wrong(table, line, "no file named", "every caption belongs to a file")
     if not isinstance(caption, str) or not caption.strip():
         raise _wrong(table, line, "no caption", "leave out lines without a caption")
+    if printable(caption) != caption:
+        raise _wrong(table, line, "half a character", "UTF-8 cannot hold one half of a surrogate pair alone")
     return Row(path.strip(), " ".join(caption.split()))
 
 
