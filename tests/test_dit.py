@@ -1,19 +1,14 @@
-"""The diffusion transformer and its sampling, against references written out by hand."""
+"""The diffusion transformer, against references written out by hand."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from theseus_core.contracts import Batch, Conditioned, Text
-from theseus_core.diffusion.guidance import guided
-from theseus_core.diffusion.samplers import SAMPLERS
-from theseus_core.diffusion.schedule import RectifiedFlow, logit_normal, shifted, times
 from theseus_core.errors import TheseusError
 from theseus_core.generators.dit import Model, patchify, unpatchify
 from theseus_core.nn import attention
@@ -144,94 +139,6 @@ def test_text_positions_are_not_turned() -> None:
     x = torch.randn(1, 6, 1, 16)
     assert torch.equal(rotate(x, rotation)[:, :2], x[:, :2])
     assert not torch.allclose(rotate(x, rotation)[:, 3:], x[:, 3:])
-
-
-# --- the straight path and its samplers ---
-
-
-def exact(x: Tensor, t: Tensor, mean: float, deviation: float) -> tuple[Tensor, Tensor]:
-    """The best possible prediction where clean values are normal: what the solvers should then reach is known in closed form."""
-    variance = (1 - t) ** 2 * deviation**2 + t**2
-    clean = mean + (1 - t) * deviation**2 / variance * (x - (1 - t) * mean)
-    return clean, (x - (1 - t) * clean) / t
-
-
-@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("heun", 2), ("dpmpp_2m", 2)])
-def test_samplers_converge_to_the_exact_solution_at_their_order(name: str, order: int) -> None:
-    """Away from both ends, where steps in log(alpha / sigma) are infinite and every solver is of first order."""
-    mean, deviation, begin, end = 0.7, 0.3, 0.95, 0.05
-
-    def spread(t: float) -> float:
-        return math.sqrt((1 - t) ** 2 * deviation**2 + t**2)
-
-    noise = torch.linspace(-2, 2, 9, dtype=torch.float64)
-    x = (1 - begin) * mean + spread(begin) * noise
-    solution = (1 - end) * mean + spread(end) * noise  # the flow of a normal distribution is linear
-
-    def error(steps: int) -> float:
-        grid = torch.linspace(begin, end, steps + 1, dtype=torch.float64)
-        out = SAMPLERS[name](lambda x, t: exact(x, t, mean, deviation), x, grid, RectifiedFlow(), None)
-        return (out - solution).abs().max().item()
-
-    coarse, fine = error(64), error(128)
-    assert fine < 0.01
-    assert math.log2(coarse / fine) > order - 0.25
-
-
-@pytest.mark.parametrize("name", sorted(SAMPLERS))
-def test_samplers_reach_clean_clips_from_noise(name: str) -> None:
-    noise = torch.linspace(-2, 2, 9, dtype=torch.float64)
-    grid = times(40, 1.0, torch.device("cpu")).double()
-    out = SAMPLERS[name](lambda x, t: exact(x, t, 0.7, 0.3), noise, grid, RectifiedFlow(), None)
-    assert (out - (0.7 + 0.3 * noise)).abs().max() < 0.03
-
-
-@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-def test_a_sampler_stays_finite_at_both_ends_even_in_one_step(sampler: str) -> None:
-    for steps in (1, 2, 3):
-        out = SAMPLERS[sampler](
-            lambda x, t: (torch.ones_like(x), torch.zeros_like(x)),
-            torch.randn(4),
-            times(steps, 3.0, torch.device("cpu")),
-            RectifiedFlow(),
-            None,
-        )
-        torch.testing.assert_close(out, torch.ones(4))
-
-
-def test_noising_and_its_inverse() -> None:
-    path, clean, noise, t = RectifiedFlow(), torch.randn(3, 2, 2), torch.randn(3, 2, 2), torch.tensor([0.1, 0.5, 0.9])
-    x = path.add_noise(clean, noise, t)
-    torch.testing.assert_close(x[1], 0.5 * clean[1] + 0.5 * noise[1])
-    found_clean, found_noise = path.split(x[2:], (noise - clean)[2:], t[2])
-    torch.testing.assert_close(found_clean, clean[2:], atol=1e-5, rtol=0)
-    torch.testing.assert_close(found_noise, noise[2:], atol=1e-5, rtol=0)
-
-
-def test_times_run_from_noise_to_clean_and_shift_towards_noise() -> None:
-    plain, moved = times(4, 1.0, torch.device("cpu")), times(4, 3.0, torch.device("cpu"))
-    assert plain.tolist() == [1, 0.75, 0.5, 0.25, 0]
-    assert moved[0] == 1 and moved[-1] == 0 and (moved[1:-1] > plain[1:-1]).all()
-    assert shifted(torch.tensor(0.5), 3.0).item() == pytest.approx(0.75)
-    torch.manual_seed(0)
-    drawn = logit_normal(10_000, 1.0, torch.device("cpu"))
-    assert drawn.min() > 0 and drawn.max() < 1 and drawn.median().item() == pytest.approx(0.5, abs=0.02)
-
-
-def test_guidance_extrapolates_and_is_skipped_at_scale_one() -> None:
-    text = Text(torch.ones(1, 1, dtype=torch.bool), embeddings=torch.full((1, 1, 1), 5.0))
-    negative = Text(torch.ones(1, 1, dtype=torch.bool), embeddings=torch.full((1, 1, 1), 2.0))
-    calls: list[int] = []
-
-    def model(x: Tensor, t: Tensor, words: Text) -> Tensor:
-        calls.append(len(x))
-        assert words.embeddings is not None
-        return x * 0 + words.embeddings.view(-1, 1)
-
-    x, t = torch.zeros(1, 1), torch.tensor(0.5)
-    assert guided(model, text, negative, 3.0)(x, t).item() == 2 + 3 * (5 - 2)
-    assert guided(model, text, negative, 1.0)(x, t).item() == 5
-    assert calls == [2, 1]
 
 
 # --- text ---

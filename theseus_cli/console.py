@@ -20,7 +20,9 @@ Progress = Callable[[int, int], None]  # (done, total), as in theseus_core.contr
 
 def emit(value: Any) -> None:
     """One line of data on stdout: a path as it is, anything else as JSON."""
-    out.print(json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value))
+    from theseus_core.files import printable
+
+    out.print(printable(json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)))
 
 
 def say(*parts: Any) -> None:

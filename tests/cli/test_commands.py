@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,8 @@ def test_messages_keep_brackets_and_long_lines(capsys: pytest.CaptureFixture[str
     console.emit(words)
     console.emit({"caption": "größer", "path": words})
     out, err = capsys.readouterr()
+    console.emit(Path(os.fsdecode(b"caf\xe9.mp4")))
+    assert capsys.readouterr().out == "caf\\udce9.mp4\n"
     assert err.splitlines() == [words, f"warning: {words}", f"error: {words}", f"hint: {words}"]
     assert out.splitlines()[0] == words
     assert json.loads(out.splitlines()[1]) == {"caption": "größer", "path": words}
