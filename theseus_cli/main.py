@@ -16,6 +16,7 @@ from theseus_cli.commands.plot import plot
 from theseus_cli.commands.prep import prep
 from theseus_cli.commands.reconstruct import reconstruct
 from theseus_cli.commands.replay import replay
+from theseus_cli.commands.synth import synth
 from theseus_cli.commands.train import app as train
 from theseus_core import __version__
 from theseus_core.errors import TheseusError
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 
 app.command()(prep)
+app.command()(synth)
 app.add_typer(train, name="train")
 app.command()(generate)
 app.command()(replay)

@@ -17,6 +17,7 @@ from theseus_core.world.motion import DIRECTIONS
 from theseus_core.world.shapes import COLOURS, RELATIONS, SHAPES
 from theseus_core.world.tracking import Track, background, follow
 
+SHARPEST = 64  # pixels of the shorter side, about: more would cost time and show nothing new
 SIDE, REACH = 32, 1.4  # of the picture in which shapes are compared: pixels, and half of it in roots of the shape's area
 STEP = 4  # degrees between two angles that are tried
 UNKNOWN = "unknown"
@@ -40,6 +41,7 @@ class Seen:
 def judge(video: Tensor) -> Seen:
     """Look at one clip, (3, T, H, W) in [-1, 1], of at least 17 frames: between fewer, what spins turns too far to be followed."""
     video = (video.float().cpu() + 1) / 2
+    video = F.avg_pool2d(video, max(1, min(video.shape[-2:]) // SHARPEST))
     ground = background(video)
     tracks = follow(video, ground)
     seen = {"background": _background(ground)}
@@ -87,7 +89,7 @@ class Thing:
 
 def _thing(track: Track) -> Thing:
     shape, turn = _shape(track)
-    growth = log(float(track.size[-2:].mean() / track.size[:2].mean().clamp(min=1e-6)) + 1e-6)
+    growth = _steady(track.size.clamp(min=1e-3).log().diff())
     motion, way, amount, threshold = _motion(track, growth, turn)
     activity = _range(track.x) + _range(track.y) + abs(growth) + abs(turn) / 4
     speed = UNKNOWN if motion in ("still", UNKNOWN) else "fast" if amount > threshold else "slow"
@@ -122,8 +124,13 @@ def _turn(angles: Tensor, symmetry: float) -> float:
     if symmetry == inf:
         return 0.0
     period = 2 * pi / symmetry
-    steps = torch.remainder(angles.diff() + period / 2, period) - period / 2
-    return float(steps.sum())
+    return _steady(torch.remainder(angles.diff() + period / 2, period) - period / 2)
+
+
+def _steady(steps: Tensor) -> float:
+    """The sum of steps that go mostly one way; 0 where they go to and fro."""
+    total = float(steps.sum())
+    return total if abs(total) > 0.5 * float(steps.abs().sum()) else 0.0
 
 
 @cache

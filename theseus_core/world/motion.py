@@ -55,6 +55,10 @@ class Room:
     def point(self, random: Random) -> tuple[float, float]:
         return random.uniform(self.left, self.right), random.uniform(self.top, self.bottom)
 
+    def on_its_side(self) -> Room:
+        """With x and y exchanged."""
+        return Room(self.top, self.left, self.bottom, self.right, self.aspect[::-1], self.crowded)
+
     @property
     def width(self) -> float:
         return self.right - self.left
@@ -154,7 +158,7 @@ def _zigzag(horizontally: bool) -> Mover:
 
     def mover(fast: bool, clock: Array, room: Room, random: Random) -> Path:
         size = random.uniform(0.18, 0.26)
-        inner = room.within(size)
+        inner = (room if horizontally else room.on_its_side()).within(size)
         length, height = random.uniform(0.8, 1) * inner.width, random.uniform(0.35, 0.6) * inner.height
         legs = random.uniform(4.6, 5.2) if fast else random.uniform(2.6, 3.2)
         along = clock if random.random() < 0.5 else 1 - clock

@@ -13,7 +13,6 @@ from theseus_core.world import canvas
 
 STANDS_OUT = 0.2  # distance in colour from the background, of 1.73 from black to white
 SMALLEST, LARGEST = 0.002, 0.5  # of the frame; what is smaller is no thing, and where more stands out there is no background
-COARSE = 64  # pixels of the shorter side at which connected parts are looked for
 MOST = 4  # parts of a frame that are looked at
 
 
@@ -66,10 +65,7 @@ def follow(video: Tensor, ground: Tensor) -> list[Track]:
 
 def _parts(away: Tensor) -> tuple[Tensor, Tensor]:
     """Connected parts of each frame: their numbers (T, H, W), 0 for the background, and those of the largest (T, MOST) in order."""
-    frames, height, width = away.shape
-    step = max(1, min(height, width) // COARSE)
-    coarse = F.avg_pool2d(away.unsqueeze(1), step, ceil_mode=True)  # (T, 1, h, w)
-    inside = (coarse > STANDS_OUT).float()
+    inside = (away > STANDS_OUT).float().unsqueeze(1)  # (T, 1, H, W)
     joined = F.max_pool2d(inside, 3, 1, 1)  # a codec leaves halos around a thing: they belong to it
     places = torch.arange(1, inside[0].numel() + 1).view(1, *inside.shape[1:]).float()
     labels, before = places * joined, torch.zeros_like(inside)
@@ -78,11 +74,10 @@ def _parts(away: Tensor) -> tuple[Tensor, Tensor]:
         for _ in range(4):
             labels = F.max_pool2d(labels, 3, 1, 1) * joined
     labels = labels * inside
-    counts = torch.zeros(frames, inside[0].numel() + 1)
+    counts = torch.zeros(len(away), inside[0].numel() + 1)
     counts.scatter_add_(1, labels.flatten(1).long(), inside.flatten(1))
     areas, ids = counts.topk(MOST, 1)
-    fine = labels.long().squeeze(1).repeat_interleave(step, 1).repeat_interleave(step, 2)[:, :height, :width]
-    return fine, ids * (areas > SMALLEST * inside[0].numel())
+    return labels.long().squeeze(1), ids * (areas > SMALLEST * inside[0].numel())
 
 
 def _linked(labels: Tensor, ids: Tensor) -> list[Tensor]:
