@@ -12,7 +12,7 @@ from theseus_core.device import pick_device, pick_dtype
 from theseus_core.model_folder import Parts, Settings
 from theseus_core.pipeline import TextToVideo
 from theseus_core.registry import build
-from theseus_core.train.tasks import Sampling
+from theseus_core.train.runs import Sampling
 
 FRAMES, SIZE = 17, 128
 PROMPT = "a waterfall in a forest"

@@ -25,7 +25,7 @@ from theseus_core.device import pick_device, pick_dtype
 from theseus_core.registry import build
 from theseus_core.text.builtin import vocabulary_of
 from theseus_core.train.config import TrainConfig
-from theseus_core.train.tasks import configure_run
+from theseus_core.train.runs import configure_run
 from theseus_core.train.trainer import Scores, Trainer
 
 FRAMES, SIZE, WARM_UP, STEPS = 17, 128, 3, 8

@@ -23,11 +23,17 @@ Tree = dict[str, Any]
 
 
 def merge(base: Tree, *changes: Tree) -> Tree:
-    """`base` with every change laid over it, nested dictionaries merged key by key; the inputs stay as they are."""
+    """`base` with every change laid over it, nested dictionaries merged key by key; the inputs stay as they are.
+
+    Raises:
+        TheseusError: a change gives one value to a whole group of settings.
+    """
     merged = dict(base)
     for change in changes:
         for key, value in change.items():
             old = merged.get(key)
+            if isinstance(old, dict) and not isinstance(value, dict):
+                raise TheseusError(f"{key} is a group of settings and cannot be: {value}", hint=f"for example {key}.a=value")
             merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
@@ -52,7 +58,10 @@ def assignments(settings: list[str]) -> Tree:
 
 
 def _scalar(text: str) -> Any:
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise TheseusError(f"not a value: {text}", hint=" ".join(str(error).split())) from error
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string for want of a dot
         try:
             return float(value)
@@ -68,18 +77,21 @@ def read_yaml(path: Path) -> Tree:
         TheseusError: the file is missing, is not YAML, or holds no mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise TheseusError(f"cannot read the config file: {path}", hint=error.strerror) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TheseusError(f"not a YAML file: {path}", hint=" ".join(str(error).split())) from error
     if not isinstance(tree, dict):
         raise TheseusError(f"the config file holds no keys: {path}", hint="a line looks like `frames: 17`")
     return tree
 
 
-def validate(kind: type[C], tree: Tree) -> C:
+def validate(kind: type[C], tree: Tree, prefix: str = "") -> C:
     """Build `kind` from a tree of plain values.
+
+    Args:
+        prefix: what stands before a key in messages, where the tree is a part of a larger one.
 
     Raises:
         TheseusError: an unknown key (the nearest known one is named), or a value out of its range.
@@ -89,7 +101,7 @@ def validate(kind: type[C], tree: Tree) -> C:
     except ValidationError as error:
         first = error.errors()[0]
         path = [str(part) for part in first["loc"]]
-        where = ".".join(path)
+        where = prefix + ".".join(path)
         if first["type"] == "extra_forbidden":
             raise TheseusError(f"unknown key: {where}", hint=nearest(path[-1], _known_keys(kind, path[:-1]))) from error
         raise TheseusError(f"{where}: {first['msg'].lower()}: {first['input']}", hint=_describe(kind, path)) from error

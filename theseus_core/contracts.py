@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from theseus_core.config import Config
+from theseus_core.errors import TheseusError
 
 Consumes = Literal["pixels", "latents", "codes"]
 Progress = Callable[[int, int], None]  # (done, total)
@@ -179,6 +180,26 @@ class VideoTokenizer(Trainable):
         f, s = self.time_factor, self.space_factor
         return self.latent_channels, (frames - 1) // f + 1, height // s, width // s
 
+    def check_size(self, frames: int, height: int, width: int, patch: int = 1) -> None:
+        """Refuse a size that would have to be rounded.
+
+        Args:
+            patch: side of the square of latents that a generator takes as one; see `Generator.patch`.
+
+        Raises:
+            TheseusError: the hint names the nearest sizes that fit.
+        """
+        every, multiple = self.time_factor, self.space_factor * patch
+        if (frames - 1) % every:
+            low = frames - (frames - 1) % every
+            raise TheseusError(
+                f"this model takes 1 + {every} k frames, not: {frames}", hint=f"frames {low} or {low + every} would do"
+            )
+        if height % multiple or width % multiple:
+            near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in (width, height))
+            message = f"this model takes widths and heights that are multiples of {multiple}, not: {width}x{height}"
+            raise TheseusError(message, hint=f"--size {near} would do")
+
     def initialize(self, videos: Iterable[Tensor]) -> None:
         """Fit, before training, what can be fitted in closed form to `videos` (B, 3, T, H, W); nothing by default."""
 
@@ -192,10 +213,12 @@ class Generator(Trainable):
 
     Attributes:
         consumes: what kind of tokenizer it needs; any other is an error that names the right one.
+        samplers: names that `sample` takes.
         patch: the height and width of the latents must be multiples of it.
     """
 
     consumes: Consumes
+    samplers: Sequence[str]
     patch: int = 1
 
     @abstractmethod

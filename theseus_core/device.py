@@ -23,7 +23,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind, there in kinds.items() if there))
     kind, _, number = name.partition(":")
-    if kind not in kinds or (number and not number.isdigit()):
+    if kind not in kinds or (":" in name and not number.isdigit()):
         raise TheseusError(f"no such device: {name}", hint=nearest(kind, ["auto", *kinds]))
     count = torch.cuda.device_count() if kind == "cuda" else int(kinds[kind])
     if int(number or 0) >= count:
@@ -65,7 +65,8 @@ def has_fast_bf16(device: torch.device) -> bool:
 def keep_freed_memory() -> None:
     """Ask the C library to keep what is freed, for the next step: large tensors then cost no page faults, 15 % of a step on a CPU.
 
-    Only glibc, on Linux, gives blocks of this size back at once and must be told; elsewhere nothing is done.
+    Only glibc, on Linux, gives blocks of this size back at once and must be told; elsewhere nothing is done. It cannot be undone:
+    the whole process keeps its memory until it ends, which suits one that trains.
     """
     if not sys.platform.startswith("linux"):
         return

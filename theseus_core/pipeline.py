@@ -89,26 +89,8 @@ class TextToVideo:
         settings = validate(
             Settings, merge(self.defaults.model_dump(), {key: value for key, value in changes.items() if value is not None})
         )
-        every = self.tokenizer.time_factor
-        if (settings.frames - 1) % every:
-            low = settings.frames - (settings.frames - 1) % every
-            raise TheseusError(
-                f"this model makes 1 + {every} k frames, not: {settings.frames}", hint=f"--frames {low} or {low + every}"
-            )
-        multiple = self.size_multiple
-        if settings.height % multiple or settings.width % multiple:
-            height, width = (max(multiple, round(side / multiple) * multiple) for side in (settings.height, settings.width))
-            size = f"{settings.width}x{settings.height}"
-            raise TheseusError(
-                f"this model makes widths and heights that are multiples of {multiple}, not: {size}",
-                hint=f"--size {width}x{height}",
-            )
+        self.tokenizer.check_size(settings.frames, settings.height, settings.width, self.generator.patch)
         return settings
-
-    @property
-    def size_multiple(self) -> int:
-        """What heights and widths are multiples of, in pixels: the tokenizer's factor times the generator's patch."""
-        return self.tokenizer.space_factor * self.generator.patch
 
     def generate(
         self,
@@ -171,7 +153,8 @@ class TextToVideo:
         Raises:
             TheseusError: a size that the model cannot make, a sampler it does not have, or a result that is not a number.
         """
-        assert prompts, "nothing to sample"
+        if isinstance(prompts, str) or not prompts:
+            raise TheseusError(f"not a list of prompts: {prompts!r}", hint='for example ["a waterfall"]')
         settings = self.settings(
             steps=steps, guidance_scale=guidance_scale, sampler=sampler, frames=frames, height=height, width=width
         )
@@ -204,8 +187,9 @@ class TextToVideo:
             )
 
     def _noise(self, settings: Settings, seed: int | Sequence[int], count: int) -> Tensor:
-        seeds = [seed] * count if isinstance(seed, int) else list(seed)
-        assert len(seeds) == count, f"{len(seeds)} seeds for {count} prompts"
+        seeds = [int(each) for each in seed] if isinstance(seed, Sequence) else [int(seed)] * count
+        if len(seeds) != count:
+            raise TheseusError(f"there must be one seed, or one for each of {count} prompts, not: {len(seeds)}")
         return starting_noise(self.tokenizer.latent_shape(settings.frames, settings.height, settings.width), seeds)
 
     def _checked(self, latents: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Run presets: a model's size together with how it is trained, as differences from the defaults of the runs in `train.tasks`."""
+"""Run presets: a model's size together with how it is trained, as differences from the defaults of the runs in `train.runs`."""
 
 from __future__ import annotations
 

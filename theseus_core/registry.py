@@ -14,7 +14,7 @@ import importlib
 import json
 import pkgutil
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,6 +30,8 @@ Group = Literal["tokenizers", "generators", "text"]
 def names(group: Group) -> list[str]:
     """The families of a group, read off the file names: nothing is imported."""
     folder = Path(__file__).parent / group
+    if group not in get_args(Group):
+        raise TheseusError(f"no such group of families: {group}", hint=nearest(group, list(get_args(Group))))
     return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if not module.name.startswith("_"))
 
 
@@ -44,7 +46,7 @@ def family(group: Group, name: str) -> Any:
     return importlib.import_module(f"theseus_core.{group}.{name}")
 
 
-def configure(group: Group, name: str, preset: str = "small", changes: Tree | None = None) -> Config:
+def configure(group: Group, name: str, preset: str = "small", changes: Tree | None = None, prefix: str = "") -> Config:
     """The configuration of a family's preset, with changes laid over it.
 
     Raises:
@@ -53,7 +55,7 @@ def configure(group: Group, name: str, preset: str = "small", changes: Tree | No
     module = family(group, name)
     if preset not in module.PRESETS:
         raise TheseusError(f"{name} has no preset: {preset}", hint=nearest(preset, sorted(module.PRESETS)))
-    config: Config = validate(module.Config, merge(module.PRESETS[preset], changes or {}))
+    config: Config = validate(module.Config, merge(module.PRESETS[preset], changes or {}), prefix)
     return config
 
 

@@ -48,4 +48,4 @@ def _starter() -> Iterator[Start]:
     yield begin
     for process in started:
         process.kill()
-        process.join()
+        process.join(60)

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from train_toys import Start, trainer
+from train_toys import Start, score, trainer
 
+from theseus_core.contracts import Trainable
 from theseus_core.errors import TheseusError
 from theseus_core.train import checkpoint
 from theseus_core.train.checkpoint import drop_old_checkpoints, newest_checkpoint, open_checkpoint, write_checkpoint
-from theseus_core.train.journal import Journal, Window, read_journal
+from theseus_core.train.journal import Journal, Window, read_journal, without_times
+from theseus_core.train.trainer import Trainer
 
 
 def parts(size: int = 4) -> dict[str, dict[str, torch.Tensor]]:
@@ -79,9 +81,19 @@ def test_the_best_checkpoint_of_a_run_stays(tmp_path: Path) -> None:
     run.evaluate = lambda model, step: {"psnr": scores[step]}
     run.fit()
     assert names(tmp_path / "checkpoints") == ["step-000002", "step-000006"]
-    saved = newest_checkpoint(tmp_path / "checkpoints")
-    assert saved is not None
-    assert saved.state["best"] == {"step": 2, "score": 5.0}
+
+
+def test_the_best_may_be_asked_for_later(tmp_path: Path) -> None:
+    def run(steps: int, best: str) -> Trainer:
+        made = trainer(tmp_path, evaluate_every=1, keep=3, best=best, steps=steps, schedule="constant")
+        made.evaluate = lambda model, step: {"psnr": {2: 5.0, 3: 4.0}.get(step, 1.0), "error": abs(step - 5)}
+        return made
+
+    run(3, "psnr").fit()
+    run(7, "").fit()
+    assert names(tmp_path / "checkpoints") == ["step-000005", "step-000006", "step-000007"]
+    run(11, "-error").fit()
+    assert names(tmp_path / "checkpoints") == ["step-000005", "step-000009", "step-000010", "step-000011"]
 
 
 def test_lower_is_better_with_a_minus(tmp_path: Path) -> None:
@@ -91,10 +103,48 @@ def test_lower_is_better_with_a_minus(tmp_path: Path) -> None:
     assert names(tmp_path / "checkpoints") == ["step-000004", "step-000006"]
 
 
-def test_a_score_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TheseusError, match="no score of the name in `best`: psnr") as caught:
-        trainer(tmp_path, best="psnr").fit()
-    assert "sum" in str(caught.value.hint)
+def test_a_score_that_is_not_there_is_named_and_can_be_mended(tmp_path: Path) -> None:
+    wishes = {"evaluate_every": 1, "checkpoint_every": 100, "keep": 1}
+    for _ in range(2):  # again is no better, and no worse
+        with pytest.raises(TheseusError, match="no score of the name in `best`: psnr") as caught:
+            trainer(tmp_path, best="psnr", **wishes).fit()
+        assert "sum" in str(caught.value.hint)
+        assert names(tmp_path / "checkpoints") == ["step-000001"]
+    notes: list[str] = []
+    mended = trainer(tmp_path, best="sum", **wishes)
+    mended.note = notes.append
+    mended.fit()
+    assert "after step 1" in notes[0]
+    evaluated = [line["step"] for line in read_journal(tmp_path / "metrics.jsonl") if "eval/sum" in line]
+    assert evaluated == [1, 2, 3, 4, 5, 6]
+
+
+def test_scores_that_are_not_numbers_are_not_the_best(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "metrics.jsonl", -1)
+    for step, psnr in enumerate([float("nan"), 2.0, 3.0, 3.0, 1.0]):
+        journal.write({"step": step, "eval/psnr": psnr, "eval/seconds": 9.0 * step})
+    again = Journal(tmp_path / "metrics.jsonl", 4)
+    for either in (journal, again):
+        assert [either.best_step(wanted, {0, 1, 2, 3, 4}) for wanted in ("psnr", "-psnr", "seconds", "")] == [2, 4, None, None]
+        assert either.best_step("psnr", {0, 1, 4}) == 1
+
+
+def test_a_failing_evaluation_costs_no_training(tmp_path: Path) -> None:
+    def fail(model: Trainable, step: int) -> dict[str, float]:
+        if step == 5:
+            raise TheseusError("cannot write: 0000.mp4")
+        return score(model, step)
+
+    wishes = {"evaluate_every": 5, "checkpoint_every": 100, "steps": 8}
+    run = trainer(tmp_path / "failed", **wishes)
+    run.evaluate = fail
+    with pytest.raises(TheseusError, match=r"cannot write: 0000\.mp4"):
+        run.fit()
+    assert names(tmp_path / "failed/checkpoints") == ["step-000005"]
+    for folder in ("failed", "whole"):
+        trainer(tmp_path / folder, **wishes).fit()
+    ours, theirs = (read_journal(tmp_path / folder / "metrics.jsonl") for folder in ("failed", "whole"))
+    assert [without_times(line) for line in ours] == [without_times(line) for line in theirs]
 
 
 def _train_with_small_files(folder: str, limit: int) -> None:
@@ -112,7 +162,7 @@ def test_a_file_that_cannot_be_written_costs_nothing(tmp_path: Path, start: Star
     trainer(tmp_path, steps=2).fit()
     process = multiprocessing.get_context("forkserver").Process(target=_train_with_small_files, args=(str(tmp_path), 10_000))
     process.start()
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 0
     assert names(tmp_path / "checkpoints") == ["step-000002"]
     assert newest_checkpoint(tmp_path / "checkpoints") is not None
@@ -139,6 +189,24 @@ def test_a_run_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     with pytest.raises(TheseusError, match="cannot write the run folder"):
         trainer(tmp_path / "run").fit()
+
+
+def test_training_over_something_else_is_refused(tmp_path: Path) -> None:
+    """Before anything is written; a folder that a training began in is taken, however little it wrote."""
+    dataset, other, bare = tmp_path / "dataset", tmp_path / "other", tmp_path / "bare"
+    for folder, name in ((dataset, "dataset.json"), (dataset, ".lock"), (other, "config.json"), (bare, ".lock")):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text('{"layers": 3}')
+    for folder in (dataset, other):
+        before = names(folder)
+        with pytest.raises(TheseusError, match=f"not a run folder: {folder}") as caught:
+            trainer(folder).fit()
+        assert "-o" in str(caught.value.hint)
+        assert names(folder) == before
+    trainer(bare).fit()
+    for name in (".lock", "metrics.jsonl"):
+        (bare / name).unlink()
+    trainer(bare)  # config.json is a run's
 
 
 def test_a_journal_is_cut_back(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import socket
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ import pytest
 import torch
 from test_resume import finish, outcome, steps_logged, wait_for_step
 from torch import Tensor
-from train_toys import Start, trainer
+from torch.distributed import TCPStore
+from train_toys import Start, make, trainer
 
+from theseus_core.contracts import Trainable
 from theseus_core.errors import TheseusError
+from theseus_core.train import distributed
 from theseus_core.train.checkpoint import PARTS, newest_checkpoint
 from theseus_core.train.journal import read_journal
 
@@ -21,11 +26,19 @@ WISHES: dict[str, Any] = {"noise": 0.0, "accumulate": 2, "evaluate_every": 3, "b
 CASES = [("ddp", "toy", "muon"), ("fsdp", "toy", "muon"), ("ddp", "gan", "adamw"), ("fsdp", "toy", "adamw8bit")]
 
 
-def two_ranks(start: Start, folder: Path, **wishes: Any) -> list[Any]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [start(folder, rank=number, port=port, **wishes) for number in range(2)]
+Ranks = Callable[..., list[BaseProcess]]
+
+
+@pytest.fixture
+def two_ranks(start: Start) -> Ranks:
+    """Start two ranks, which find one another by a store that is kept here, as torchrun keeps it."""
+    stores: list[TCPStore] = []
+
+    def begin(folder: Path, **wishes: Any) -> list[BaseProcess]:
+        stores.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+        return [start(folder, rank=number, port=stores[-1].port, **wishes) for number in range(2)]
+
+    return begin
 
 
 def everything(folder: Path) -> dict[str, Tensor]:
@@ -35,10 +48,10 @@ def everything(folder: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(("kind", "family", "optimizer"), CASES[:3])
-def test_two_ranks_are_one_process(kind: str, family: str, optimizer: str, tmp_path: Path, start: Start) -> None:
+def test_two_ranks_are_one_process(kind: str, family: str, optimizer: str, tmp_path: Path, start: Start, two_ranks: Ranks) -> None:
     wishes = {**WISHES, "family": family, "optimizer": optimizer}
     assert finish(start(tmp_path / "one", **wishes)) == 0
-    ranks = two_ranks(start, tmp_path / "two", **wishes, distributed=kind)
+    ranks = two_ranks(tmp_path / "two", **wishes, distributed=kind)
     assert [finish(process) for process in ranks] == [0, 0]
     one, two = everything(tmp_path / "one"), everything(tmp_path / "two")
     assert one.keys() == two.keys()
@@ -52,23 +65,25 @@ def test_two_ranks_are_one_process(kind: str, family: str, optimizer: str, tmp_p
 
 
 @pytest.mark.parametrize(("kind", "family", "optimizer"), [CASES[0], CASES[1]])
-def test_two_killed_ranks_end_bit_identical(kind: str, family: str, optimizer: str, tmp_path: Path, start: Start) -> None:
+def test_two_killed_ranks_end_bit_identical(
+    kind: str, family: str, optimizer: str, tmp_path: Path, start: Start, two_ranks: Ranks
+) -> None:
     wishes = {**WISHES, "family": family, "optimizer": optimizer, "noise": 0.1, "steps": 12, "distributed": kind}
-    assert [finish(process) for process in two_ranks(start, tmp_path / "whole", **wishes)] == [0, 0]
-    ranks = two_ranks(start, tmp_path / "killed", **wishes, pause=0.02)
+    assert [finish(process) for process in two_ranks(tmp_path / "whole", **wishes)] == [0, 0]
+    ranks = two_ranks(tmp_path / "killed", **wishes, stall=11)
     wait_for_step(tmp_path / "killed", 6, ranks[0])
     for process in ranks:
         process.kill()
     assert [finish(process) for process in ranks] == [-signal.SIGKILL] * 2
     assert 6 <= steps_logged(tmp_path / "killed") < 12
-    assert [finish(process) for process in two_ranks(start, tmp_path / "killed", **wishes)] == [0, 0]
+    assert [finish(process) for process in two_ranks(tmp_path / "killed", **wishes)] == [0, 0]
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
-def test_a_sharded_run_goes_on_in_one_process(tmp_path: Path, start: Start) -> None:
+def test_a_sharded_run_goes_on_in_one_process(tmp_path: Path, start: Start, two_ranks: Ranks) -> None:
     """A checkpoint is whole, whatever wrote it."""
     wishes = {**WISHES, "optimizer": "adamw"}
-    ranks = two_ranks(start, tmp_path / "moved", **wishes, steps=6, distributed="fsdp", schedule="constant")
+    ranks = two_ranks(tmp_path / "moved", **wishes, steps=6, distributed="fsdp", schedule="constant")
     assert [finish(process) for process in ranks] == [0, 0]
     for folder in ("moved", "one"):
         assert finish(start(tmp_path / folder, **wishes, steps=8, schedule="constant")) == 0
@@ -77,9 +92,51 @@ def test_a_sharded_run_goes_on_in_one_process(tmp_path: Path, start: Start) -> N
         torch.testing.assert_close(moved[name], one[name], rtol=1e-4, atol=1e-6)
 
 
-def test_fsdp_refuses_several_phases(tmp_path: Path, start: Start, capfd: pytest.CaptureFixture[str]) -> None:
-    ranks = two_ranks(start, tmp_path, **WISHES, family="gan", distributed="fsdp")
+def test_fsdp_refuses_several_phases(tmp_path: Path, two_ranks: Ranks) -> None:
+    ranks = two_ranks(tmp_path / "run", **WISHES, family="gan", distributed="fsdp")
     assert [finish(process) for process in ranks] == [1, 1]
+    assert (tmp_path / "run.error").read_text() == "fsdp trains families with one phase, not: discriminator, generator"
+
+
+def test_a_rank_that_is_asked_to_stop_takes_the_other_along(tmp_path: Path, two_ranks: Ranks) -> None:
+    ranks = two_ranks(tmp_path / "run", **{**WISHES, "steps": 1000, "evaluate_every": 0}, pause=0.05)
+    wait_for_step(tmp_path / "run", 2, ranks[1])
+    assert ranks[1].pid is not None
+    os.kill(ranks[1].pid, signal.SIGTERM)
+    assert [finish(process) for process in ranks] == [1, 1]
+    assert (tmp_path / "run.error").read_text().startswith(f"stopped on request after step {saved_step(tmp_path / 'run')} of 1000")
+
+
+def saved_step(folder: Path) -> int:
+    saved = newest_checkpoint(folder / "checkpoints")
+    assert saved is not None
+    return saved.step
+
+
+def test_only_several_phases_are_searched_for_unused_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[bool] = []
+
+    def wrapped(model: Trainable, find_unused_parameters: bool) -> Trainable:
+        searched.append(find_unused_parameters)
+        return model
+
+    monkeypatch.setattr(distributed, "DistributedDataParallel", wrapped)
+    for family in ("toy", "gan"):
+        distributed.wrap(make(family), distributed.World(size=2, kind="ddp"), torch.device("cpu"))
+    assert searched == [False, True]
+
+
+def test_ranks_exchange_scalars_once_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request to stop goes along with the losses."""
+    sizes: list[int] = []
+
+    def mean(values: Tensor, world: distributed.World) -> Tensor:
+        sizes.append(values.numel())
+        return values
+
+    monkeypatch.setattr(distributed, "mean_over_ranks", mean)
+    trainer(tmp_path, steps=4).fit()
+    assert sizes == [3] * 4  # loss, size, and whether to stop
 
 
 def test_distributed_without_torchrun_is_refused(tmp_path: Path) -> None:

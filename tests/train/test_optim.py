@@ -40,7 +40,7 @@ def test_parameters_go_where_they_belong() -> None:
     groups = {kind: [name for name, _ in pairs] for kind, pairs in split(Toy(), "model").items()}
     inside = ["attend.weight", "mlp.0.weight", "mlp.2.weight"]
     assert groups["matrices"] == [f"blocks.{i}.{name}" for i in (0, 1) for name in inside]
-    assert groups["decayed"] == ["into.weight", "out.weight"]
+    assert groups["decayed"] == ["near.weight", "into.weight", "out.weight"]
     assert "places.weight" in groups["plain"]
     assert all(name.endswith("bias") or "norm" in name or name == "places.weight" for name in groups["plain"])
 

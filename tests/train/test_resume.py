@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from train_toys import Clips, Start, trainer
+from train_toys import Clips, Start, make, settings, trainer
 
 from theseus_core.errors import TheseusError
 from theseus_core.train.checkpoint import newest_checkpoint
@@ -54,12 +54,14 @@ def steps_logged(folder: Path) -> int:
 
 
 def finish(process: BaseProcess) -> int | None:
-    process.join(60)
+    process.join(300)
     return process.exitcode
 
 
 def wait_for_step(folder: Path, step: int, process: BaseProcess) -> None:
+    deadline = time.monotonic() + 120
     while steps_logged(folder) < step and process.is_alive():
+        assert time.monotonic() < deadline, f"step {step} does not come"
         time.sleep(0.002)
 
 
@@ -76,14 +78,29 @@ def test_killed_at_random_moments_ends_bit_identical(wishes: dict[str, Any], tmp
     assert finish(start(tmp_path / "whole", **{**WISHES, **wishes})) == 0
     moments, kills = random.Random(repr(wishes)), 0
     for goal in [0, *sorted(moments.sample(range(2, STEPS - 4, 2), 3))]:
-        process = start(tmp_path / "killed", **{**WISHES, **wishes, "pause": 0.01})
+        process = start(tmp_path / "killed", **{**WISHES, **wishes, "pause": 0.01, "stall": STEPS - 1})
         wait_for_step(tmp_path / "killed", goal, process)
         time.sleep(moments.uniform(0, 0.05))
         process.kill()
         kills += finish(process) == -signal.SIGKILL
-    assert kills >= 3
+    assert kills == 4
     assert finish(start(tmp_path / "killed", **{**WISHES, **wishes})) == 0
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("best", ["", "sum"])
+def test_killed_in_an_evaluation_does_it_again(best: str, tmp_path: Path, start: Start) -> None:
+    wishes = {**WISHES, "steps": 12, "best": best, "keep": 1}
+    assert finish(start(tmp_path / "whole", **wishes)) == 0
+    for step in (5, 10, 12):
+        assert finish(start(tmp_path / "killed", **wishes, die_at_evaluation=step)) == -signal.SIGKILL
+        saved = newest_checkpoint(tmp_path / "killed" / "checkpoints")
+        assert saved is not None
+        assert saved.step == step
+    assert finish(start(tmp_path / "killed", **wishes)) == 0
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+    evaluated = [line["step"] for line in journal(tmp_path / "killed") if "eval/sum" in line]
+    assert evaluated == [5, 10, 12]
 
 
 def test_killed_while_a_checkpoint_is_written(tmp_path: Path, start: Start) -> None:
@@ -100,7 +117,7 @@ def test_killed_while_a_checkpoint_is_written(tmp_path: Path, start: Start) -> N
 def test_asked_to_stop_saves_the_step_in_hand(number: int, tmp_path: Path, start: Start) -> None:
     wishes = {**WISHES, "checkpoint_every": 1000}
     assert finish(start(tmp_path / "whole", **wishes)) == 0
-    process = start(tmp_path / "stopped", **wishes, pause=0.02)
+    process = start(tmp_path / "stopped", **wishes, pause=0.2)
     wait_for_step(tmp_path / "stopped", 4, process)
     assert process.pid is not None
     os.kill(process.pid, number)
@@ -165,23 +182,46 @@ def test_another_dataset_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path, source=Clips(8, fingerprint="clips-2")).fit()
 
 
+@pytest.mark.parametrize(("free", "taken"), [({"pictures", "sampling"}, True), ({"sampling.steps"}, False), ({"picture"}, False)])
+def test_what_is_only_shown_may_change(free: set[str], taken: bool, tmp_path: Path) -> None:
+    def run(steps: int, pictures: int) -> Trainer:
+        describe = {"width": 3, "pictures": pictures, "sampling": {"steps": pictures}}
+        config = settings(steps=steps, schedule="constant")
+        return Trainer(make("toy"), Clips(8), config, tmp_path, describe=describe, free=frozenset(free))
+
+    run(2, 1).fit()
+    if taken:
+        run(4, 8).fit()
+        assert steps_logged(tmp_path) == 4
+    else:
+        with pytest.raises(TheseusError, match="another pictures: 1, now 8"):
+            run(4, 8).fit()
+
+
 def test_no_resume_starts_anew(tmp_path: Path) -> None:
     trainer(tmp_path, lr=1e-3, steps=8).fit()
+    for made in ("model/model.json", "samples/step-000008/0000.mp4", "curves.png", "notes.txt"):
+        (tmp_path / made).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / made).write_text("of the run before")
     fresh = trainer(tmp_path)
     fresh.resume = False
     fresh.fit()
+    there = {path.name for path in tmp_path.iterdir()}
+    assert there == {".lock", "checkpoints", "config.json", "metrics.jsonl", "notes.txt"}
     trainer(tmp_path / "other").fit()
     assert outcome(tmp_path) == outcome(tmp_path / "other")
 
 
 def test_more_steps_go_on_and_fewer_are_refused(tmp_path: Path) -> None:
     trainer(tmp_path, steps=4, schedule="constant").fit()
+    (tmp_path / "model").mkdir()
     notes: list[str] = []
     longer = trainer(tmp_path, steps=6, schedule="constant")
     longer.note = notes.append
     longer.fit()
     assert steps_logged(tmp_path) == 6
     assert any("ends at step 6, not 4" in note for note in notes)
+    assert any("stays until this training ends" in note for note in notes)
     with pytest.raises(TheseusError, match="already beyond that many steps, at step 6: 3"):
         trainer(tmp_path, steps=3, schedule="constant").fit()
 
@@ -218,11 +258,12 @@ def test_the_first_weights_are_made_once(tmp_path: Path) -> None:
 
 
 def test_two_trainings_in_one_folder(tmp_path: Path, start: Start) -> None:
-    process = start(tmp_path, **WISHES, pause=0.05)
+    process = start(tmp_path, **WISHES, stall=4)
     wait_for_step(tmp_path, 2, process)
     with pytest.raises(TheseusError, match="another process is training in this folder"):
         trainer(tmp_path, **WISHES).fit()
     process.kill()
+    assert finish(process) == -signal.SIGKILL
 
 
 def test_config_json_says_what_was_run(tmp_path: Path) -> None:

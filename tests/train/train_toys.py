@@ -2,8 +2,9 @@
 
     python train_toys.py FOLDER '{"family": "gan", "steps": 20, ...}'
 
-Everything but `family`, `noise` (0 for a training without random numbers), `pause` (seconds that a batch takes) and `die_at_sync`
-(the call of fsync in which the process kills itself) is a field of `TrainConfig`.
+Everything is a field of `TrainConfig` but these: `family`; `noise`, 0 for a training without random numbers; `pause`, the seconds
+that a batch takes; `stall`, the step whose batch never comes, so that a run that is to be killed cannot end before; `die_at_sync`,
+the call of fsync in which the process kills itself; `die_at_evaluation`, the step in whose evaluation it does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -28,7 +31,7 @@ from theseus_core.contracts import Batch, Trainable
 from theseus_core.errors import TheseusError
 from theseus_core.train.config import TrainConfig
 from theseus_core.train.source import BatchSource
-from theseus_core.train.trainer import Trainer
+from theseus_core.train.trainer import Evaluate, Trainer
 
 WIDTH = 16
 Start = Callable[..., BaseProcess]  # the fixture `start`: folder, rank, port and wishes to a process
@@ -63,6 +66,7 @@ class Toy(Trainable):
         super().__init__()
         self.config = Config()
         self.noise = noise
+        self.near = nn.Conv2d(3, 3, 3, padding=1, groups=3)  # the gradient of its second axis, of length 1, has a stride of its own
         self.into = nn.Conv3d(3, width, 1)
         self.places = nn.Embedding(64, width)
         self.blocks = nn.ModuleList(Block(width, noise) for _ in range(depth))
@@ -75,7 +79,9 @@ class Toy(Trainable):
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         assert batch.video is not None
         clean = batch.video
-        x = self.into(clean + self.noise * torch.randn_like(clean)).flatten(2).mT  # (B, N, D)
+        noisy = clean + self.noise * torch.randn_like(clean)
+        smooth = self.near(noisy.flatten(2, 3)).view_as(noisy)
+        x = self.into(smooth).flatten(2).mT  # (B, N, D)
         x = x + self.places(torch.arange(x.shape[1], device=x.device))
         for block in self.blocks:
             x = block(x)
@@ -124,10 +130,13 @@ class Clips:
     accumulate: int = 1
     fail_at: int | None = None  # the step whose clips are not numbers
     pause: float = 0.0
+    stall: int | None = None
     fingerprint: str = "clips-1"
 
     def batch(self, step: int, micro: int, rank: int, world: int) -> Batch:
         time.sleep(self.pause)
+        if step == self.stall:
+            threading.Event().wait()
         each = self.batch_size // self.accumulate // world
         first = (micro * world + rank) * each
         videos = [self._clip(step, first + i) for i in range(each)]
@@ -174,15 +183,19 @@ def trainer(folder: Path, family: str = "toy", noise: float = 0.1, source: Batch
 def main(folder: str, wishes: str) -> None:
     wanted: dict[str, Any] = json.loads(wishes)
     family, noise = wanted.pop("family", "toy"), wanted.pop("noise", 0.1)
-    pause, die_at_sync = wanted.pop("pause", 0.0), wanted.pop("die_at_sync", None)
+    pause, stall = wanted.pop("pause", 0.0), wanted.pop("stall", None)
+    die_at_sync, die_at_evaluation = wanted.pop("die_at_sync", None), wanted.pop("die_at_evaluation", None)
     config = settings(**wanted)
-    running = trainer(Path(folder), family, noise, Clips(config.batch_size, config.accumulate, pause=pause), **wanted)
+    clips = Clips(config.batch_size, config.accumulate, pause=pause, stall=stall)
+    running = trainer(Path(folder), family, noise, clips, **wanted)
     if die_at_sync is not None:
         _die_at_sync(die_at_sync)
+    if die_at_evaluation is not None:
+        running.evaluate = _dying_at(die_at_evaluation)
     try:
         running.fit()
     except TheseusError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        Path(f"{folder}.error").write_text(error.message)
         sys.exit(1)
 
 
@@ -197,9 +210,22 @@ def _die_at_sync(number: int) -> None:
     os.fsync = fsync
 
 
+def _dying_at(last: int) -> Evaluate:
+    """An evaluation that kills its process in that of step `last`."""
+
+    def evaluate(model: Trainable, step: int) -> dict[str, float]:
+        if step == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return score(model, step)
+
+    return evaluate
+
+
 def rank(number: int, port: int, folder: str, wishes: str) -> None:
-    """`main` as one of two ranks, as torchrun would start it."""
+    """`main` as one of two ranks, as torchrun would start it; `port` is that of its store."""
     os.environ.update(RANK=str(number), LOCAL_RANK=str(number), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # which it has opened, instead of one that rank 0 opens
+    warnings.filterwarnings("error", message="Grad strides do not match")
     main(folder, wishes)
 
 

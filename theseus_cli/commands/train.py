@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -13,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from theseus_cli import console
-from theseus_cli.options import CompileOption, Quantize
+from theseus_cli.options import Quantize
 from theseus_core.errors import TheseusError
 
 if TYPE_CHECKING:
-    from theseus_core.train.tasks import Outcome, Report
+    from theseus_core.train.runs import Outcome, Report
 
 app = typer.Typer(no_args_is_help=True, help="Train a model on a prepared dataset.")
 
@@ -60,6 +62,9 @@ SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Of every 
 DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=TRAINING)]
 DTypeOption = Annotated[TrainDType | None, typer.Option("--dtype", help="Precision.", rich_help_panel=TRAINING)]
 OptimizerOption = Annotated[Optimizer | None, typer.Option("--optimizer", help="The optimizer.", rich_help_panel=TRAINING)]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="torch.compile: slow to start, faster steps.", rich_help_panel=TRAINING)
+]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Threads that draw batches ahead.", rich_help_panel=TRAINING)
 ]
@@ -87,15 +92,15 @@ def vae(
     as_json: JsonOption = False,
 ) -> None:
     """Train a video autoencoder: clips to small latents and back."""
-    from theseus_core.train.tasks import configure_run, train_tokenizer
+    from theseus_core.train.tokenizer import train_tokenizer
 
     flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers)
-    run = _configured(lambda *more: configure_run("vae", preset, *_given(config, flags, settings), *more), data, steps, epochs)
+    run = _configured("vae", preset, config, flags, settings, data, epochs)
     with _reported("training") as report:
         report.note(f"training {run.family} ({run.model_preset}) on {data}, {run.train.steps} steps, into {output}")
         outcome = train_tokenizer(run, data, output, report, resume)
-    _tell(outcome, as_json)
-    console.say_next("theseus train transformer" + _changed("--data", data, "dataset") + _changed("--vae", output, "runs/vae"))
+    following = "theseus train transformer" + _changed("--data", data, "dataset") + _changed("--vae", output, "runs/vae")
+    _tell(outcome, as_json, following)
 
 
 @app.command()
@@ -110,7 +115,7 @@ def transformer(
     family: Annotated[str | None, typer.Option("--family", help="dit.", rich_help_panel=RUN)] = None,
     text: Annotated[
         str | None,
-        typer.Option("--text", help="builtin, or a frozen CLIP, BERT, T5 by name or folder.", rich_help_panel=RUN),
+        typer.Option("--text", help="builtin; or frozen: clip, bert, t5, ..., a hub name or a folder.", rich_help_panel=RUN),
     ] = None,
     quantize: Annotated[
         Quantize | None, typer.Option("--quantize", help="Bits of a frozen text encoder.", rich_help_panel=TRAINING)
@@ -132,24 +137,18 @@ def transformer(
     as_json: JsonOption = False,
 ) -> None:
     """Train a generator: words to latents, which the autoencoder turns into a video."""
-    from theseus_core.train.tasks import configure_run, train_generator
+    from theseus_core.train.generator import train_generator
 
     flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers)
     if quantize is not None:
         flags["quantize"] = quantize.value
-    if text == "builtin":
-        flags |= {"text_family": "builtin"}
-    elif text is not None:
-        flags |= {"text_family": "hub", "text_preset": "small", "text": {"source": text}}
-    run = _configured(
-        lambda *more: configure_run("transformer", preset, *_given(config, flags, settings), *more), data, steps, epochs
-    )
+    if text is not None:
+        flags |= _text_flags(text)
+    run = _configured("transformer", preset, config, flags, settings, data, epochs)
     with _reported("training") as report:
         report.note(f"training {run.family} ({run.model_preset}) on {data} and {vae}, {run.train.steps} steps, into {output}")
         outcome = train_generator(run, data, vae, output, report, resume)
-    _tell(outcome, as_json)
-    model = "" if output == Path("runs/transformer") else f" --model {output}"
-    console.say_next(f'theseus generate "your words"{model} -o out.mp4')
+    _tell(outcome, as_json, f'theseus generate "your words"{_changed("--model", output, "runs/transformer")} -o out.mp4')
 
 
 def _flags(
@@ -179,36 +178,54 @@ def _flags(
     return flags | ({"family": family} if family is not None else {})
 
 
-def _given(config: Path | None, flags: dict[str, Any], settings: list[str] | None) -> list[dict[str, Any]]:
-    """What is laid over the preset, the strongest last: the YAML file, the flags, `--set`."""
+def _text_flags(text: str) -> dict[str, Any]:
+    """`builtin`, a preset of the frozen encoders (clip, t5, ...), or the name or folder of one."""
+    from theseus_core.registry import family
+
+    if text == "builtin":
+        return {"text_family": "builtin"}
+    if text in family("text", "hub").PRESETS and not Path(text).exists():
+        return {"text_family": "hub", "text_preset": text}
+    return {"text_family": "hub", "text_preset": "small", "text": {"source": text}}
+
+
+def _configured(
+    kind: str,
+    preset: str,
+    config: Path | None,
+    flags: dict[str, Any],
+    settings: list[str] | None,
+    data: Path,
+    epochs: float | None,
+) -> Any:
+    """The run's settings: over the preset the YAML file, the flags and `--set`, the strongest last; epochs become steps."""
     from theseus_core.config import assignments, read_yaml
+    from theseus_core.train.runs import configure_run
 
-    return [read_yaml(config) if config is not None else {}, flags, assignments(settings or [])]
-
-
-def _configured(configure: Callable[..., Any], data: Path, steps: int | None, epochs: float | None) -> Any:
-    """The run's settings, with epochs turned into steps over the clips that are trained on."""
-    run = configure()
+    given = [read_yaml(config) if config is not None else {}, flags, assignments(settings or [])]
+    run = configure_run(kind, preset, *given)
     if epochs is None:
         return run
-    if steps is not None:
-        raise TheseusError("--steps and --epochs both say how long to train", hint="give one of them")
-    if epochs <= 0:
-        raise TheseusError(f"--epochs must be above 0: {epochs:g}")
+    if any("steps" in (tree.get("train") or {}) for tree in given):
+        raise TheseusError(f"the steps are given too, and both say how long to train: --epochs {epochs:g}", hint="give one of them")
+    if not (math.isfinite(epochs) and epochs > 0):
+        raise TheseusError(f"--epochs must be a number above 0, not: {epochs:g}")
     from theseus_core.data.loader import split
     from theseus_core.data.shards import Dataset
 
     trained, _ = split(Dataset.open(data), run.hold_out)
-    return configure({"train": {"steps": max(1, round(epochs * len(trained) / run.train.batch_size))}})
+    steps = max(1, round(epochs * len(trained) / run.train.batch_size))
+    return configure_run(kind, preset, *given, {"train": {"steps": steps}})
 
 
 @contextmanager
 def _reported(label: str) -> Iterator[Report]:
     """Progress on stderr: a bar on a terminal, a line every half minute elsewhere."""
-    from theseus_core.train.tasks import Report
+    from theseus_core.train.runs import Report
 
-    if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks for all
-        console.err.quiet = console.out.quiet = True
+    if not _speaks():
+        yield Report()
+        return
     last = time.monotonic()
     with console.progress("encoding") as encoding, console.progress(label) as advance:
 
@@ -222,7 +239,14 @@ def _reported(label: str) -> Iterator[Report]:
         yield Report(step=step, encoding=encoding, note=console.say)
 
 
-def _tell(outcome: Outcome, as_json: bool) -> None:
+def _speaks() -> bool:
+    """Under torchrun one process speaks for all; errors are every process's own."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _tell(outcome: Outcome, as_json: bool, following: str) -> None:
+    if not _speaks():
+        return
     if outcome.scores:
         console.table(["score", "value"], [[name, value] for name, value in outcome.scores.items() if name != "seconds"])
     console.say(f"journal, curves and samples: {outcome.folder}")
@@ -230,7 +254,8 @@ def _tell(outcome: Outcome, as_json: bool) -> None:
         console.emit({"run": str(outcome.folder), "model": str(outcome.model), "scores": outcome.scores})
     else:
         console.emit(outcome.model)
+    console.say_next(following)
 
 
 def _changed(flag: str, value: Path, default: str) -> str:
-    return "" if value == Path(default) else f" {flag} {value}"
+    return "" if value == Path(default) else f" {flag} {shlex.quote(str(value))}"

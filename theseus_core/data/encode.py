@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from theseus_core.config import dump
 from theseus_core.contracts import Batch, Progress, Text, TextEncoder, VideoTokenizer
 from theseus_core.data.loader import Draw, digest, window, window_starts
 from theseus_core.data.shards import Dataset
@@ -35,6 +37,11 @@ def weights_hash(module: nn.Module) -> str:
         total.update(name.encode() + str(tensor.dtype).encode() + str(tuple(tensor.shape)).encode())
         total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()[:16]
+
+
+def described(module: Any) -> list[object]:
+    """What decides the output of an encoder: its family, its settings and its weights."""
+    return [type(module).__module__, dump(module.config), weights_hash(module)]
 
 
 class LatentCache:
@@ -58,7 +65,7 @@ class LatentCache:
         progress: Progress | None = None,
     ) -> None:
         self.dataset, self.tokenizer, self.frames, self.windows = dataset, tokenizer, frames, windows
-        name = digest("latents", 1, dataset.fingerprint, weights_hash(tokenizer), frames, windows, str(dtype))
+        name = digest("latents", 1, dataset.fingerprint, described(tokenizer), frames, windows, str(dtype))
         self.fingerprint = name
         self.folder = dataset.path / "cache" / name
         with _alone(self.folder):
@@ -112,7 +119,7 @@ class CaptionCache:
     ) -> None:
         self.numbers = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
         self.encoder = encoder
-        name = digest("text", 1, list(self.numbers), weights_hash(encoder), encoder.max_tokens, str(dtype))
+        name = digest("text", 1, list(self.numbers), described(encoder), _tokens_hash(encoder, list(self.numbers)), str(dtype))
         self.fingerprint = name
         self.folder = folder / "cache" / name
         with _alone(self.folder):
@@ -149,6 +156,16 @@ class CaptionCache:
                 progress(number + 1, total)
 
 
+def _tokens_hash(encoder: TextEncoder, captions: Sequence[str], at_once: int = 1024) -> str:
+    """Of the tokens of all captions: two tokenizers may stand before equal weights."""
+    total = hashlib.sha256()
+    for i in range(0, len(captions), at_once):
+        ids = encoder.tokenize(captions[i : i + at_once]).ids
+        assert ids is not None
+        total.update(ids.numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
 def _embedded(encoder: TextEncoder, captions: Sequence[str], at_once: int = 32) -> dict[str, Tensor]:
     texts = [encoder.encode(captions[i : i + at_once]) for i in range(0, len(captions), at_once)]
     embeddings = torch.cat([text.embeddings for text in texts if text.embeddings is not None])
@@ -157,7 +174,11 @@ def _embedded(encoder: TextEncoder, captions: Sequence[str], at_once: int = 32) 
 
 def _alone(folder: Path) -> FileLock:
     """One process fills a cache folder, be it a rank or another run; the others wait, and find it filled."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as error:
+        raise TheseusError(f"cannot write the cache: {folder}", hint=error.strerror) from error
     return FileLock(folder / ".lock")
 
 

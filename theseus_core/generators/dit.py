@@ -106,13 +106,13 @@ class Model(Generator):
 
     config: Config
     consumes: Consumes = "latents"
+    samplers = tuple(sorted(SAMPLERS))
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.patch = config.patch
         self.path = RectifiedFlow()
-        self.patch = config.patch
         self.patch_in = nn.Linear(config.latent_channels * config.patch**2, config.width)
         self.text_in = nn.Linear(config.text_width, config.width)
         self.time_in = TimeEmbedding(config.width, config.time_width)

@@ -13,15 +13,14 @@ class Attention(nn.Module):
     Args:
         width: D.
         heads: G; K = D / G values a head.
-        qk_norm: normalise queries and keys, which keeps the logits bounded and training stable.
     """
 
-    def __init__(self, width: int, heads: int, qk_norm: bool = True) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
-        self.query_norm = nn.LayerNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
-        self.key_norm = nn.LayerNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.query_norm = nn.LayerNorm(width // heads, eps=1e-6)
+        self.key_norm = nn.LayerNorm(width // heads, eps=1e-6)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, mask: Tensor | None = None) -> Tensor:

@@ -44,10 +44,15 @@ def words(caption: str) -> list[str]:
     return re.findall(r"\w+(?:['’-]\w+)*", caption.lower())
 
 
-def vocabulary_of(captions: Iterable[str], at_least: int = 1) -> tuple[str, ...]:
-    """The words that occur `at_least` times, the commonest first, ties by the alphabet: a function of the captions alone."""
+def vocabulary_of(captions: Iterable[str]) -> tuple[str, ...]:
+    """The words, the commonest first, ties by the alphabet: a function of the captions alone."""
     counts = Counter(word for caption in captions for word in words(caption))
-    return tuple(sorted((word for word, n in counts.items() if n >= at_least), key=lambda word: (-counts[word], word)))
+    return tuple(sorted(counts, key=lambda word: (-counts[word], word)))
+
+
+def fit(captions: Iterable[str]) -> dict[str, object]:
+    """What of the configuration follows from the captions that will be trained on."""
+    return {"vocabulary": list(vocabulary_of(captions))}
 
 
 class Layer(nn.Module):

@@ -160,8 +160,9 @@ class Model(VideoTokenizer):
         self.register_buffer("std", torch.ones(config.latent_channels))
 
     def encode(self, video: Tensor, chunk: int | None = None) -> Tensor:
-        check_size(video)
         frames = video.shape[2]
+        self.check_size(*video.shape[2:])
+        _check_chunk(chunk)
         cache: Cache | None = None if chunk is None else {}
         ends = [frames] if chunk is None else [1 + TIME * i for i in range(chunk - 1, (frames - 1) // TIME + chunk, chunk)]
         starts = [0, *ends[:-1]]
@@ -170,6 +171,9 @@ class Model(VideoTokenizer):
         return ((mean - self.mean) / self.std).permute(0, 4, 1, 2, 3)  # (B, Z, t, h, w)
 
     def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+        if latents.ndim != 5 or latents.shape[1] != self.latent_channels:
+            raise TheseusError(f"latents must be (B, {self.latent_channels}, t, h, w), not: {tuple(latents.shape)}")
+        _check_chunk(chunk)
         z = latents.permute(0, 2, 3, 4, 1) * self.std + self.mean  # (B, t, h, w, Z)
         cache: Cache | None = None if chunk is None else {}
         return torch.cat([self.decoder(part, cache) for part in torch.split(z, chunk or z.shape[1], dim=1)], dim=2)
@@ -182,12 +186,15 @@ class Model(VideoTokenizer):
         """
         first, rest = Covariance(3 * SPACE * SPACE), Covariance(3 * TIME * SPACE * SPACE)
         for video in videos:
+            self.check_size(*video.shape[2:])
             first.add(patchify(video[:, :, :1], 1))
             rest.add(patchify(video[:, :, 1:], TIME))
         for inward, outward, seen in (
             (self.encoder.first, self.decoder.first, first),
             (self.encoder.rest, self.decoder.rest, rest),
         ):
+            if not seen.count:  # single frames show nothing of what follows the first
+                continue
             mean, basis = seen.principal_components(self.config.width, scale_by=self.latent_channels)
             inward.weight.copy_(basis)
             inward.bias.copy_(-basis @ mean)
@@ -202,6 +209,7 @@ class Model(VideoTokenizer):
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         assert batch.video is not None
         video = batch.video
+        self.check_size(*video.shape[2:])
         mean, log_variance = self.encoder(video).float().chunk(2, dim=-1)
         log_variance = log_variance.clamp(-30, 20)
         z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
@@ -233,6 +241,11 @@ class Model(VideoTokenizer):
         self.std.copy_((seen.products.diagonal() / seen.count - mean.square()).clamp_min(1e-8).sqrt())
 
 
+def _check_chunk(chunk: int | None) -> None:
+    if chunk is not None and chunk < 1:
+        raise TheseusError(f"a chunk holds at least one latent frame, not: {chunk}", hint="None for all at once")
+
+
 class Covariance:
     """Running mean and covariance of vectors of `size` values, in double precision."""
 
@@ -257,15 +270,3 @@ class Covariance:
         basis = torch.zeros(kept, len(mean), dtype=torch.float64)
         basis[: len(order)] = vectors[:, order].T / scale
         return mean.float(), basis.float()
-
-
-def check_size(video: Tensor) -> None:
-    """Refuse a video whose size would have to be rounded, naming the nearest size that fits."""
-    frames, height, width = video.shape[2:]
-    if frames % TIME != 1:
-        raise TheseusError(
-            f"the number of frames must be 1 + {TIME} k: {frames}", hint=f"{frames - (frames - 1) % TIME} frames would do"
-        )
-    if height % SPACE or width % SPACE:
-        near = f"{width - width % SPACE}x{height - height % SPACE}"
-        raise TheseusError(f"width and height must be multiples of {SPACE}: {width}x{height}", hint=f"{near} would do")

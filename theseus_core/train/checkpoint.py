@@ -26,6 +26,7 @@ from theseus_core.files import remove, replacing
 Tensors = dict[str, Tensor]
 Note = Callable[[str], None]
 PARTS = ("model", "ema", "optimizer")
+LEFT = ("model", "samples", "curves.png", "checkpoints")  # what a training leaves in its folder beside its journal
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,11 @@ def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
+def saved_steps(folder: Path) -> set[int]:
+    """The steps that have a checkpoint, damaged or not."""
+    return {_step(path) for path in _newest_first(folder)}
+
+
 def newest_checkpoint(folder: Path, note: Note = lambda message: None) -> Checkpoint | None:
     """The newest undamaged checkpoint, or None where there is none yet; damaged ones are passed over with a note.
 
@@ -163,13 +169,14 @@ def drop_old_checkpoints(folder: Path, step: int, keep: int, best: int | None = 
         remove(leftover)
 
 
-def forget_checkpoints(folder: Path) -> None:
-    """Remove every checkpoint, because the user starts the run anew."""
-    if folder.exists():
-        doomed = folder.with_name(f".{folder.name}.old")
+def forget_run(folder: Path) -> None:
+    """Remove `LEFT` from a run folder, because the user starts the run anew; the checkpoints, which would be resumed, last."""
+    for name in LEFT:
+        doomed = folder / f".{name}.old"
         remove(doomed)
-        os.replace(folder, doomed)
-        remove(doomed)
+        if (folder / name).exists():
+            os.replace(folder / name, doomed)
+            remove(doomed)
 
 
 @contextmanager

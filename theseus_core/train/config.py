@@ -11,7 +11,7 @@ from theseus_core.config import Config
 
 # What may differ when a run is resumed: it decides how fast, where and how often, not what is learned. `steps` may grow.
 _WHERE = ("device", "threads", "workers", "deterministic", "compile", "gradient_checkpointing", "distributed")
-_HOW_OFTEN = ("steps", "checkpoint_every", "keep", "log_every", "evaluate_every")
+_HOW_OFTEN = ("steps", "checkpoint_every", "keep", "best", "log_every", "evaluate_every")
 FREE = frozenset(_WHERE + _HOW_OFTEN)
 
 
@@ -59,7 +59,9 @@ class TrainConfig(Config):
     keep: int = Field(2, ge=1, description="how many checkpoints stay, besides the best")
     best: str = Field("", description="the evaluation's score whose best checkpoint is kept too; -score where lower is better")
     log_every: int = Field(10, ge=1, description="steps that a line of the journal averages over")
-    evaluate_every: int = Field(0, ge=0, description="steps from one evaluation to the next; 0 for one at the end")
+    evaluate_every: int = Field(
+        0, ge=0, description="steps from one evaluation to the next, each with a checkpoint; 0 for one at the end"
+    )
 
     @field_validator("muon_lr_ratio")
     @classmethod

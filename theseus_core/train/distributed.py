@@ -80,8 +80,11 @@ def wrap(model: Trainable, world: World, device: torch.device) -> nn.Module:
         TheseusError: FSDP was asked for a family with several phases.
     """
     if world.kind == "ddp":
-        # A phase leaves the other phases' parameters without a gradient, and a batch may leave out a branch.
-        return DistributedDataParallel(model, find_unused_parameters=True)
+        for parameter in model.parameters():
+            if parameter.requires_grad and 1 in parameter.shape:
+                parameter.register_hook(_row_major)
+        # A phase leaves the parameters of the others without a gradient. The search for them costs a walk through every graph.
+        return DistributedDataParallel(model, find_unused_parameters=len(model.phases) > 1)
     if world.kind == "fsdp":
         if len(model.phases) > 1:
             raise TheseusError(f"fsdp trains families with one phase, not: {', '.join(model.phases)}", hint="use ddp")
@@ -92,6 +95,11 @@ def wrap(model: Trainable, world: World, device: torch.device) -> nn.Module:
             fully_shard(unit, mesh=mesh)
         fully_shard(model, mesh=mesh)
     return model
+
+
+def _row_major(gradient: Tensor) -> Tensor:
+    """The same numbers in the same memory. The stride of an axis of length 1 is arbitrary, and DDP takes another for a mistake."""
+    return gradient.reshape(-1).view(gradient.shape)
 
 
 @contextmanager
@@ -112,6 +120,15 @@ def mean_over_ranks(values: Tensor, world: World) -> Tensor:
         dist.all_reduce(values)
         values = values / world.size
     return values
+
+
+def told_by_main(answer: bool, world: World, device: torch.device) -> bool:
+    """The main process's answer, on every rank."""
+    if world.size == 1:
+        return answer
+    told = torch.tensor([float(answer)], device=device)
+    dist.broadcast(told, src=0)
+    return told.item() > 0
 
 
 def barrier(world: World) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from theseus_core.errors import TheseusError
-from theseus_core.files import replacing
+from theseus_core.files import replacing, split_lines
 
 Line = dict[str, Any]
 TIMES = frozenset({"seconds", "clips_per_second", "waiting", "eval/seconds"})  # what differs between two runs of the same command
@@ -31,12 +31,17 @@ def read_journal(path: Path) -> list[Line]:
     except OSError as error:
         raise TheseusError(f"no journal of a training run: {path}", hint=error.strerror) from error
     complete = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in complete.splitlines()]
+    return [json.loads(line) for line in split_lines(complete)]
 
 
 def without_times(line: Line) -> Line:
     """A line less what a clock says."""
     return {key: value for key, value in line.items() if key not in TIMES}
+
+
+def scores_of(line: Line) -> dict[str, float]:
+    """The scores of an evaluation's line by their own names; none of any other line."""
+    return {key.removeprefix("eval/"): line[key] for key in line if key.startswith("eval/") and key not in TIMES}
 
 
 class Journal:
@@ -45,11 +50,15 @@ class Journal:
     Args:
         path: `metrics.jsonl`.
         step: lines after this step are dropped, being about steps that will be done again; -1 drops all.
+
+    Attributes:
+        scores: those of each evaluation, by its step.
     """
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         kept = [line for line in read_journal(path) if line["step"] <= step] if path.exists() and step >= 0 else []
+        self.scores = {line["step"]: scores for line in kept if (scores := scores_of(line))}
         with replacing(path) as part:
             part.write_text("".join(_encode(line) for line in kept))
 
@@ -61,6 +70,15 @@ class Journal:
         """
         with self._open("a") as file:
             file.write(_encode(line))
+        if scores := scores_of(line):
+            self.scores[line["step"]] = scores
+
+    def best_step(self, wanted: str, among: set[int]) -> int | None:
+        """The step in `among` with the highest score `wanted`, or the lowest where that is `-score`; the first of equals."""
+        name, sign = wanted.removeprefix("-"), -1 if wanted.startswith("-") else 1
+        found = {step: scores.get(name, math.nan) for step, scores in self.scores.items() if step in among}
+        finite = {step: sign * score for step, score in found.items() if math.isfinite(score)}
+        return max(finite, key=lambda step: finite[step], default=None)
 
     def sync(self) -> None:
         """Make sure that what was written outlives a power cut.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from theseus_core import __version__
 from theseus_core.config import Tree
 from theseus_core.errors import TheseusError
 from theseus_core.train.config import FREE
 from theseus_core.train.distributed import World
 from theseus_core.train.optim import Phase
-
-
-def versions() -> Tree:
-    """Of what computes."""
-    return {"theseus": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def whereabouts(model: nn.Module, phases: list[Phase], world: World, device: torch.device, dtype: torch.dtype) -> Tree:
@@ -41,19 +35,44 @@ def _weights_of(optimizer: torch.optim.Optimizer) -> int:
     return sum(p.numel() for group in optimizer.param_groups for p in group["params"])
 
 
-def refuse_other_run(folder: Path, saved: Tree, now: Tree) -> None:
+def refuse_foreign_folder(folder: Path) -> None:
+    """Train only where nothing is yet, or where a training has written before.
+
+    Raises:
+        TheseusError: the folder holds a dataset, or files and none that says that they are a run's.
+    """
+    try:
+        names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    except OSError as error:
+        raise TheseusError(f"cannot read the run folder: {folder}", hint=error.strerror) from error
+    if "dataset.json" in names:
+        raise TheseusError(f"not a run folder: {folder}", hint="it holds a dataset: give another -o")
+    if names and not names & {".lock", "metrics.jsonl"} and not _describes_a_run(folder / "config.json"):
+        raise TheseusError(f"not a run folder: {folder}", hint=f"it holds other files, {min(names)} among them: give another -o")
+
+
+def _describes_a_run(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"describe", "train", "fingerprint"} <= found.keys()
+
+
+def refuse_other_run(folder: Path, saved: Tree, now: Tree, free: frozenset[str] = frozenset()) -> None:
     """Compare what a checkpoint says made it with what is asked for now.
 
     Args:
         saved, now: "describe", "train" (a dumped `TrainConfig`) and "fingerprint"; `saved` also has the "step".
+        free: keys of "describe" that may differ, each with all below it; those of "train" are `FREE`.
 
     Raises:
         TheseusError: they are two runs; names the first key that differs.
     """
     elsewhere = "to train with other settings, give another -o; to start this one anew, --no-resume"
-    for part in ("describe", "train"):
+    for part, may_differ in (("describe", free), ("train", FREE)):
         for key, old, new in differences(saved[part], now[part]):
-            if part == "describe" or key not in FREE:
+            if not any(key == one or key.startswith(f"{one}.") for one in may_differ):
                 raise TheseusError(f"{folder} was trained with another {key}: {old}, now {new}", hint=elsewhere)
     if saved["fingerprint"] != now["fingerprint"]:
         changed = f"{saved['fingerprint']}, now {now['fingerprint']}"

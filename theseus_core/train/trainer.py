@@ -32,8 +32,9 @@ from theseus_core.train.checkpoint import (
     Checkpoint,
     Note,
     drop_old_checkpoints,
-    forget_checkpoints,
+    forget_run,
     newest_checkpoint,
+    saved_steps,
     sole_owner,
     write_checkpoint,
 )
@@ -42,9 +43,10 @@ from theseus_core.train.ema import Ema
 from theseus_core.train.guards import StopRequest, explained, seed_everything, stop_requests, torch_settings
 from theseus_core.train.journal import Journal, Window
 from theseus_core.train.optim import Phase, build_phases, lr_factor
-from theseus_core.train.provenance import refuse_other_run, versions, whereabouts
+from theseus_core.train.provenance import refuse_foreign_folder, refuse_other_run, whereabouts
 from theseus_core.train.source import BatchSource, ahead
 from theseus_core.train.state import averaged_tensors, gathered, model_tensors, optimizer_tensors, restore, restore_optimizers
+from theseus_core.versions import versions
 
 Scores = dict[str, float]
 Evaluate = Callable[[Trainable, int], Scores]  # (model with the averaged weights, in eval mode; steps done) -> scores
@@ -54,22 +56,26 @@ Progress = Callable[[int, int, Scores], None]  # (steps done, steps in all, the 
 class Trainer:
     """Trains a model, or goes on training it where the run folder says that it was interrupted.
 
+    `fit` makes a training process of the one that calls it: on Linux it keeps the memory that it frees, to its end.
+
     Args:
         model: fp32 weights, the same on every rank and in every start of the run.
         source: the batches.
         config: the settings; those outside `config.FREE` may not change when a run is resumed, and `steps` may only grow. The
             schedule follows the new total: the run is then not the one that a longer training would have been from its start.
         folder: the run folder; gets `config.json`, `metrics.jsonl` and `checkpoints/`.
-        evaluate: called without gradients on the main process; its scores go to the journal, and it may draw pictures.
+        evaluate: called without gradients on the main process, with the same random numbers each time, after the step was saved;
+            its scores go to the journal, and it may draw pictures. Where it was interrupted, a resumed run begins with it.
         progress: called after every step, on the main process.
         note: called with a sentence for the user (resumed, a damaged checkpoint passed over), on the main process.
         describe: JSON that says what is trained; written beside the settings, and compared when a run is resumed.
+        free: dotted keys of `describe` that may differ then, each with all below it.
         initialize: gives the model its first weights from data. Called on every rank where a run begins, never where one goes on,
             before the model leaves the CPU; it must do the same each time.
-        resume: False to drop the checkpoints and the journal that the folder holds and start anew.
+        resume: False to drop what an earlier training left in the folder (`LEFT` and the journal) and start anew.
 
     Raises:
-        TheseusError: the settings cannot be met here.
+        TheseusError: the settings cannot be met here, or the folder holds something else than a run.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class Trainer:
         progress: Progress | None = None,
         note: Note | None = None,
         describe: Tree | None = None,
+        free: frozenset[str] = frozenset(),
         initialize: Callable[[], None] | None = None,
         resume: bool = True,
     ) -> None:
@@ -93,12 +100,14 @@ class Trainer:
         self.dtype = pick_dtype(config.dtype, self.device)
         self.note: Note = note if note is not None and self.world.is_main else lambda message: None
         self.describe: Tree = json.loads(json.dumps(describe or {}))
+        self.free = free
+        refuse_foreign_folder(folder)
         self._refuse_what_cannot_be()
         self.step = 0  # steps done
         self.elapsed = 0.0  # seconds of training, over all starts
         self.skipped: dict[str, int] = {}  # by phase: steps in a row whose gradient was not finite
-        self.best: Tree | None = None  # {"step", "score"} of the best evaluation
         self.window = Window()
+        self.stop, self.told_to_stop = StopRequest(), False  # this process, and any of them
         self._saved_at: int | None = None
 
     def _refuse_what_cannot_be(self) -> None:
@@ -128,14 +137,16 @@ class Trainer:
         """
         keep_freed_memory()
         owned = sole_owner(self.folder) if self.world.is_main else _nothing()
-        with owned, torch_settings(self.config), distributed.connected(self.world, self.device), stop_requests() as stop:
+        with owned, torch_settings(self.config), distributed.connected(self.world, self.device), stop_requests() as self.stop:
             saved = self._find_checkpoint()
             self._build(fresh=saved is None)
             self._begin(saved)
-            self._train(stop)
+            self._train()
             return self._finished()
 
-    def _train(self, stop: StopRequest) -> None:
+    def _train(self) -> None:
+        if self.step:
+            self._evaluate()  # of the step that was saved, if that is still to do
         steps = range(self.step, self.config.steps)
         batches = ahead(self.source, steps, self.config.accumulate, self.world.rank, self.world.size, self.config.workers)
         for _ in steps:
@@ -145,11 +156,10 @@ class Trainer:
             with explained():
                 values = self.train_step(micro_batches)
             self._log(values, time.perf_counter() - began, waited)
-            if self._due(self.config.evaluate_every):
-                self._evaluate()
-            if self._due(self.config.checkpoint_every):
+            if self._due(self.config.checkpoint_every) or self._evaluation_is_due():
                 self._save()
-            if self._must_stop(stop):
+            self._evaluate()
+            if self._must_stop():
                 batches.close()  # type: ignore[attr-defined]
                 self._stop()
 
@@ -188,10 +198,13 @@ class Trainer:
         return {name: value.detach() for name, value in losses.items()}
 
     def _mean(self, losses: list[dict[str, Tensor]]) -> Scores:
+        """Over micro-steps and ranks; what the ranks were asked goes along, for one exchange instead of two."""
         names = sorted(losses[0])
         stacked = torch.stack([torch.stack([each[name].float() for name in names]) for each in losses])  # (micro-steps, names)
-        means = distributed.mean_over_ranks(stacked.mean(dim=0), self.world)
-        return dict(zip(names, means.tolist(), strict=True))
+        asked = stacked.new_full((1,), float(self.stop.received))
+        *means, share = distributed.mean_over_ranks(torch.cat([stacked.mean(dim=0), asked]), self.world).tolist()
+        self.told_to_stop = share > 0
+        return dict(zip(names, means, strict=True))
 
     def _refuse_nan(self, values: Scores, phase: Phase) -> None:
         """Before the weights are touched."""
@@ -219,13 +232,12 @@ class Trainer:
 
     def _find_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint of this run, if there is one."""
-        checkpoints = self.folder / "checkpoints"
         if not self.resume and self.world.is_main:
-            forget_checkpoints(checkpoints)
+            forget_run(self.folder)
         distributed.barrier(self.world)
-        saved = newest_checkpoint(checkpoints, self.note)
+        saved = newest_checkpoint(self.folder / "checkpoints", self.note)
         if saved is not None:
-            refuse_other_run(self.folder, saved.state, self._identity())
+            refuse_other_run(self.folder, saved.state, self._identity(), self.free)
         return saved
 
     def _build(self, fresh: bool) -> None:
@@ -264,11 +276,13 @@ class Trainer:
         restore_optimizers(self.phases, saved.tensors("optimizer"), saved.state["optimizer"])
         state = saved.state
         self.step = self._saved_at = saved.step
-        self.elapsed, self.skipped, self.best = state["elapsed"], state["skipped"], state["best"]
+        self.elapsed, self.skipped = state["elapsed"], state["skipped"]
         self.window = Window(**state["window"])
         self.note(f"resuming {self.folder} after step {self.step} of {self.config.steps}")
         if state["train"]["steps"] != self.config.steps:
             self.note(f"the schedule now ends at step {self.config.steps}, not {state['train']['steps']}")
+        if self.step < self.config.steps and (self.folder / "model").exists():
+            self.note(f"the model of an earlier end stays until this training ends: {self.folder / 'model'}")
 
     def _save(self) -> None:
         if self._saved_at == self.step:
@@ -282,17 +296,21 @@ class Trainer:
         }
         if self.journal is not None:
             self.journal.sync()
-            state = {**self._identity(), "versions": versions(), "optimizer": scalars, "best": self.best, "elapsed": self.elapsed}
+            state = {**self._identity(), "versions": versions(), "optimizer": scalars, "elapsed": self.elapsed}
             state |= {"skipped": self.skipped, "window": {"sums": self.window.sums, "steps": self.window.steps}}
             write_checkpoint(self.folder / "checkpoints", self.step, parts, state)
-            drop_old_checkpoints(self.folder / "checkpoints", self.step, self.config.keep, self.best["step"] if self.best else None)
+            self._drop_old(self.journal)
         self._saved_at = self.step
         distributed.barrier(self.world)
 
-    def _must_stop(self, stop: StopRequest) -> bool:
+    def _drop_old(self, journal: Journal) -> None:
+        checkpoints = self.folder / "checkpoints"
+        best = journal.best_step(self.config.best, saved_steps(checkpoints))
+        drop_old_checkpoints(checkpoints, self.step, self.config.keep, best)
+
+    def _must_stop(self) -> bool:
         """The same answer on every rank, since a step takes all of them."""
-        asked = torch.tensor([float(stop.received)], device=self.device)
-        return distributed.mean_over_ranks(asked, self.world).item() > 0
+        return self.stop.received if self.world.size == 1 else self.told_to_stop
 
     def _stop(self) -> None:
         self._save()
@@ -324,34 +342,30 @@ class Trainer:
         if self.progress is not None and self.world.is_main:
             self.progress(self.step, self.config.steps, values)
 
-    def _evaluate(self) -> None:
-        """Score the averaged weights; a new best has its checkpoint."""
-        if self.evaluate is None:
-            return
-        improved = False
-        with self._averaged() as model:
-            if self.journal is not None:
-                began = time.perf_counter()
-                seed_everything(self.config.seed, "evaluate", self.step)
-                with torch.no_grad(), explained():
-                    scores = self.evaluate(model, self.step)
-                seconds = {"eval/seconds": time.perf_counter() - began}
-                self.journal.write({"step": self.step, **{f"eval/{key}": value for key, value in scores.items()}, **seconds})
-                improved = self._is_best(scores)
-        told = distributed.mean_over_ranks(torch.tensor([float(improved)], device=self.device), self.world)
-        if told.item() > 0:
-            self._save()
+    def _evaluation_is_due(self) -> bool:
+        return self.evaluate is not None and self._due(self.config.evaluate_every)
 
-    def _is_best(self, scores: Scores) -> bool:
-        name, sign = self.config.best.removeprefix("-"), -1 if self.config.best.startswith("-") else 1
-        if not name:
-            return False
-        if name not in scores:
-            raise TheseusError(f"the evaluation has no score of the name in `best`: {name}", hint=nearest(name, sorted(scores)))
-        better = self.best is None or sign * scores[name] > sign * self.best["score"]
-        if better:
-            self.best = {"step": self.step, "score": scores[name]}
-        return better
+    def _evaluate(self) -> None:
+        """Score the averaged weights of a step that has its checkpoint, unless the journal has the scores already."""
+        if not self._evaluation_is_due():
+            return
+        if distributed.told_by_main(self.journal is not None and self.step not in self.journal.scores, self.world, self.device):
+            with self._averaged() as model:
+                if self.journal is not None:
+                    self._score(model, self.journal)
+        if self.journal is not None:
+            self._drop_old(self.journal)  # this one may be the best
+
+    def _score(self, model: Trainable, journal: Journal) -> None:
+        assert self.evaluate is not None
+        began, best = time.perf_counter(), self.config.best.removeprefix("-")
+        seed_everything(self.config.seed, "evaluate")  # without the step, so that scores differ by the weights alone
+        with torch.no_grad(), explained():
+            scores = self.evaluate(model, self.step)
+        if best and best not in scores:
+            raise TheseusError(f"the evaluation has no score of the name in `best`: {best}", hint=nearest(best, sorted(scores)))
+        seconds = {"eval/seconds": time.perf_counter() - began}
+        journal.write({"step": self.step, **{f"eval/{key}": value for key, value in scores.items()}, **seconds})
 
     @contextmanager
     def _averaged(self) -> Iterator[Trainable]:

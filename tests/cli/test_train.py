@@ -1,0 +1,92 @@
+"""`theseus train`: what its flags decide, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from theseus_cli.commands.train import _text_flags
+from theseus_core.data.clip import Clip
+from theseus_core.data.writer import write_dataset
+
+if TYPE_CHECKING:
+    from conftest import Theseus
+
+QUICK = ("--preset", "debug", "--set", "train.evaluate_every=0", "--set", "pictures=1")
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a dataset of six clips, entered."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    clips = [Clip(rng.integers(0, 255, (6, 16, 16, 3), dtype=np.uint8), 8.0, f"noise {i}") for i in range(6)]
+    write_dataset("dataset", clips, {"size": [16, 16]})
+    return tmp_path
+
+
+def settings(run: str) -> Any:
+    return json.loads(Path(run, "config.json").read_text())
+
+
+def test_the_strongest_setting_wins(theseus: Theseus, data: Path) -> None:
+    Path("run.yaml").write_text("train:\n  lr: 1.0e-2\n  clip: 2.5\n  warmup: 3\nframes: 5\n")
+    flags = ["--config", "run.yaml", "--lr", "0.02", "--steps", "2", "--seed", "4", "--optimizer", "adamw", "--workers", "2"]
+    result = theseus("train", "vae", *QUICK, *flags, "--set", "train.warmup=1", "--json")
+    assert result.code == 0, result.err
+    train = settings("runs/vae")["train"]
+    assert (train["lr"], train["clip"], train["warmup"], train["steps"]) == (0.02, 2.5, 1, 2)
+    assert (train["seed"], train["optimizer"], train["workers"]) == (4, "adamw", 2)
+    assert json.loads(result.out)["model"] == "runs/vae/model"
+    assert "next: theseus train transformer\n" in result.err
+
+
+def test_epochs_become_steps(theseus: Theseus, data: Path) -> None:
+    assert theseus("train", "vae", *QUICK, "--epochs", "2", "--set", "hold_out=0").code == 0
+    assert settings("runs/vae")["train"]["steps"] == 6  # six clips, batches of two
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--epochs", "nan"], "--epochs must be a number above 0, not: nan"),
+        (["--epochs", "1", "--set", "train.steps=7"], "both say how long to train: --epochs 1"),
+        (["--epochs", "1", "--steps", "7"], "both say how long to train: --epochs 1"),
+        (["--set", "model.widht=3"], "unknown key: model.widht"),
+        (["--set", "train.lr"], "not a setting of the form a.b=value: train.lr"),
+        (["--config", "missing.yaml"], "cannot read the config file: missing.yaml"),
+        (["--config", "empty.yaml"], "train is a group of settings and cannot be: None"),
+        (["--preset", "smal"], "no preset: smal"),
+        (["--data", "elsewhere"], "no prepared dataset at: elsewhere"),
+        (["-o", "dataset"], "dataset"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_written(theseus: Theseus, data: Path, flags: list[str], message: str) -> None:
+    Path("empty.yaml").write_text("train:\n")
+    before = sorted(path for path in Path("dataset").rglob("*"))
+    result = theseus("train", "vae", *QUICK, *flags)
+    assert result.code == 1 and message in result.err
+    assert not Path("runs").exists() and sorted(Path("dataset").rglob("*")) == before
+
+
+def test_one_rank_speaks_and_errors_are_every_rank_s_own(theseus: Theseus, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    result = theseus("train", "vae", "--preset", "smal")
+    assert result.code == 1 and "error: " in result.err
+
+
+def test_text_is_the_builtin_encoder_a_preset_or_a_name() -> None:
+    assert _text_flags("builtin") == {"text_family": "builtin"}
+    assert _text_flags("clip") == {"text_family": "hub", "text_preset": "clip"}
+    assert _text_flags("someone/model")["text"] == {"source": "someone/model"}
+
+
+def test_a_path_with_spaces_is_quoted_in_what_comes_next(theseus: Theseus, data: Path) -> None:
+    Path("dataset").rename("my data")
+    result = theseus("train", "vae", *QUICK, "--steps", "1", "--data", "my data", "-o", "runs/a b")
+    assert result.code == 0, result.err
+    assert "next: theseus train transformer --data 'my data' --vae 'runs/a b'" in result.err

@@ -1,0 +1,179 @@
+"""`train transformer`: a dataset and a tokenizer become a generator that words steer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from theseus_core.config import dump, merge
+from theseus_core.contracts import Conditioned, Generator, TextEncoder, Trainable, VideoTokenizer
+from theseus_core.data.clip import spread
+from theseus_core.data.encode import CaptionCache, LatentCache, LatentSource, weights_hash
+from theseus_core.data.loader import Draw, common_size, split
+from theseus_core.data.shards import Dataset
+from theseus_core.device import autocast, pick_device, pick_dtype
+from theseus_core.errors import TheseusError
+from theseus_core.model_folder import Parts, Settings, check_match, load_tokenizer, save_model
+from theseus_core.pipeline import TextToVideo
+from theseus_core.quantize import check_mode, quantize
+from theseus_core.registry import build, configure, family
+from theseus_core.render.sheets import contact_sheet
+from theseus_core.train.runs import (
+    DRAWN,
+    Outcome,
+    Report,
+    TransformerRun,
+    described,
+    last_scores,
+    made_by,
+    plot,
+    say_what_is_measured,
+)
+from theseus_core.train.trainer import Scores, Trainer
+
+
+def train_generator(
+    run: TransformerRun, data: Path, vae: Path, output: Path, report: Report | None = None, resume: bool = True
+) -> Outcome:
+    """Train a text-to-video generator on a prepared dataset, in the latents of a trained tokenizer.
+
+    Raises:
+        TheseusError: see `Trainer`; or dataset, tokenizer and settings do not fit together.
+    """
+    report = report or Report()
+    dataset = Dataset.open(data)
+    trained, held = split(dataset, run.hold_out)
+    device = pick_device(run.train.device)
+    dtype = pick_dtype(run.train.dtype, device)
+
+    parts = _build(run, dataset, load_tokenizer(vae), trained)
+    parts.tokenizer.check_size(run.frames, *common_size(dataset), parts.generator.patch)
+    say_what_is_measured(report, held, run.hold_out)
+    _say_what_is_cut(report, parts.text_encoder, dataset)
+    if run.quantize != "none":
+        _quantize_text(parts.text_encoder, run.quantize, device, dtype)
+    source = _source(run, dataset, parts, trained, device, dtype, report)
+    shown = [dataset.records[clip].captions[0] for clip in spread(held or trained, run.prompts)]
+    measured = list(source.held_out(spread(held or trained, 64), 8))
+
+    def evaluate(model: Trainable, step: int) -> Scores:
+        with autocast(device, dtype):
+            losses = [model.losses(batch.to(device), model.phases[-1])["loss"].item() for batch in measured]
+        pipe = TextToVideo(_with_trained(parts, model), device, dtype)
+        _draw_samples(pipe, shown, output / "samples" / f"step-{step:06d}")
+        plot(output)
+        return {"loss": sum(losses) / len(losses)}
+
+    trainer = Trainer(
+        Conditioned.of(parts.generator, parts.text_encoder),
+        source,
+        run.train,
+        output,
+        evaluate=evaluate,
+        progress=report.step,
+        note=report.note,
+        describe={**described("transformer", run), "tokenizer": weights_hash(parts.tokenizer)},
+        free=DRAWN,
+        resume=resume,
+    )
+    model = trainer.fit()
+    if trainer.world.is_main:
+        found = _with_trained(parts, model)
+        if run.quantize != "none":  # the model keeps the encoder as it was
+            found = replace(found, text_encoder=_text_encoder(run, dataset, trained))
+        whence = {**made_by(dataset, run), "tokenizer": str(vae)}
+        save_model(output / "model", found.tokenizer, found.text_encoder, found.generator, found.defaults, whence)
+        plot(output)
+    return Outcome(output, output / "model", last_scores(output))
+
+
+# --- what is trained ---
+
+
+def _build(run: TransformerRun, dataset: Dataset, tokenizer: VideoTokenizer, trained: Sequence[int]) -> Parts:
+    text_encoder = _text_encoder(run, dataset, trained)
+    generator = _generator(run, tokenizer, text_encoder)
+    check_match(generator, tokenizer, text_encoder)
+    if run.sampling.sampler not in generator.samplers:  # now, and not after the first evaluation's worth of training
+        raise TheseusError(
+            f"{run.family} has no sampler: {run.sampling.sampler}",
+            hint=f"sampling.sampler is one of {', '.join(generator.samplers)}",
+        )
+    height, width = common_size(dataset)
+    fps = median(record.fps for record in dataset.records)
+    defaults = Settings(frames=run.frames, height=height, width=width, fps=fps, **dump(run.sampling))
+    return Parts(tokenizer, text_encoder, generator, defaults)
+
+
+def _text_encoder(run: TransformerRun, dataset: Dataset, trained: Sequence[int]) -> TextEncoder:
+    fit = getattr(family("text", run.text_family), "fit", None)  # a family may take a part of its settings from the captions
+    captions = (caption for clip in trained for caption in dataset.records[clip].captions)
+    changes = merge(fit(captions), run.text) if fit else run.text
+    configure("text", run.text_family, run.text_preset, changes, prefix="text.")
+    torch.manual_seed(run.train.seed)
+    return build("text", run.text_family, run.text_preset, changes)
+
+
+def _quantize_text(text_encoder: TextEncoder, mode: str, device: torch.device, dtype: torch.dtype) -> None:
+    if text_encoder.trained_along:
+        raise TheseusError(f"only a frozen text encoder can be quantized, the built-in one is trained: {mode}", hint="--text NAME")
+    check_mode(mode, device)
+    quantize(text_encoder, mode, device, dtype)
+
+
+def _generator(run: TransformerRun, tokenizer: VideoTokenizer, text_encoder: TextEncoder) -> Generator:
+    fitting = {"latent_channels": tokenizer.latent_channels, "text_width": text_encoder.width}
+    for key, value in run.model.items():
+        if key in fitting and value != fitting[key]:
+            raise TheseusError(f"model.{key} is set by what feeds the generator, {fitting[key]}, and cannot be: {value}")
+    configure("generators", run.family, run.model_preset, merge(run.model, fitting), prefix="model.")
+    torch.manual_seed(run.train.seed + 1)
+    return build("generators", run.family, run.model_preset, merge(run.model, fitting))
+
+
+def _with_trained(parts: Parts, model: Trainable) -> Parts:
+    """The parts with what the trainer holds in place of what it was given: under FSDP that is another copy."""
+    if isinstance(model, Conditioned):
+        return replace(parts, text_encoder=model.text_encoder, generator=model.generator)
+    assert isinstance(model, Generator)
+    return replace(parts, generator=model)
+
+
+# --- what it is trained on, and what is shown ---
+
+
+def _source(
+    run: TransformerRun,
+    dataset: Dataset,
+    parts: Parts,
+    trained: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    report: Report,
+) -> LatentSource:
+    encoder = parts.text_encoder
+    latents = LatentCache(dataset, parts.tokenizer, run.frames, run.windows, device, dtype, report.encoding)
+    draw = Draw(tuple(trained), run.train.batch_size, run.train.accumulate, run.train.seed)
+    if encoder.trained_along:
+        return LatentSource(latents, draw, encoder.tokenize, str(dump(encoder.config)), run.caption_dropout)
+    captions = ["", *(caption for record in dataset.records for caption in record.captions)]
+    cache = CaptionCache(dataset.path, captions, encoder, device, dtype, report.encoding)
+    return LatentSource(latents, draw, cache.read, cache.fingerprint, run.caption_dropout)
+
+
+def _say_what_is_cut(report: Report, text_encoder: TextEncoder, dataset: Dataset) -> None:
+    counts = [text_encoder.count_tokens(caption) for record in dataset.records for caption in record.captions]
+    cut = sum(count > text_encoder.max_tokens for count in counts)
+    if cut:
+        report.note(f"captions cut to {text_encoder.max_tokens} tokens: {cut} of {len(counts)}; --set text.max_tokens=N takes more")
+
+
+def _draw_samples(pipe: TextToVideo, prompts: Sequence[str], folder: Path) -> None:
+    clips = [pipe.generate(prompt, seed=i) for i, prompt in enumerate(prompts)]
+    for i, clip in enumerate(clips):
+        clip.save(folder / f"{i:04d}.mp4")
+    contact_sheet(clips, folder / "samples.png")

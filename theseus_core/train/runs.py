@@ -1,0 +1,141 @@
+"""What a run is: the settings of both trainings, whom to tell, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from theseus_core.config import Config, Tree, dump, merge, validate
+from theseus_core.contracts import Progress as CountProgress
+from theseus_core.data.shards import Dataset
+from theseus_core.errors import TheseusError, nearest
+from theseus_core.presets import PRESETS
+from theseus_core.render.plots import curves
+from theseus_core.train.checkpoint import Note
+from theseus_core.train.config import TrainConfig
+from theseus_core.train.journal import read_journal
+from theseus_core.train.trainer import Progress, Scores
+from theseus_core.versions import versions
+
+DRAWN = frozenset({"pictures", "prompts", "sampling"})  # what is drawn on the way decides nothing that is learned
+
+
+def _vae_training() -> TrainConfig:
+    return TrainConfig(steps=3000, batch_size=8, optimizer="muon", lr=2e-3, weight_decay=0.0, evaluate_every=500)
+
+
+def _transformer_training() -> TrainConfig:
+    return TrainConfig(steps=5000, batch_size=16, optimizer="muon", lr=2e-3, evaluate_every=500)
+
+
+class Sampling(Config):
+    """How videos are made of the trained model, unless the user says otherwise."""
+
+    steps: int = Field(20, ge=1, description="evaluations of the generator")
+    guidance_scale: float = Field(4.0, ge=1, description="how strictly to follow the prompt; 1 for no guidance")
+    sampler: str = Field("dpmpp_2m", description="the algorithm that turns noise into a video")
+
+
+class Run(Config):
+    """Settings that both trainings have."""
+
+    model_preset: str = Field("small", description="the family's preset")
+    model: dict[str, Any] = Field(default_factory=dict, description="changes to the family's preset")
+    frames: int = Field(17, ge=1, description="T, frames of a training window; shorter clips hold their last frame")
+    hold_out: float = Field(0.05, ge=0, lt=1, description="share of the sources kept from training, to measure on")
+
+
+class VaeRun(Run):
+    """Settings of `train vae`."""
+
+    family: str = Field("causal_vae", description="which tokenizer")
+    max_stride: int = Field(1, ge=1, description="windows take every frame, or every second, up to this many")
+    pictures: int = Field(8, ge=1, description="clips that are measured and drawn while it trains")
+    train: TrainConfig = Field(default_factory=_vae_training, description="the trainer's settings")
+
+
+class TransformerRun(Run):
+    """Settings of `train transformer`."""
+
+    family: str = Field("dit", description="which generator")
+    windows: int = Field(4, ge=1, description="windows of a clip that are encoded, evenly spread over it")
+    text_family: str = Field("builtin", description="builtin (trained along) or hub (frozen, by name or folder)")
+    text_preset: str = Field("small", description="the text encoder's preset")
+    text: dict[str, Any] = Field(default_factory=dict, description="changes to the text encoder's preset")
+    quantize: Literal["none", "int8", "nf4", "fp4"] = Field(
+        "none", description="bits of a frozen text encoder's linear layers while captions are embedded; the model keeps it whole"
+    )
+    caption_dropout: float = Field(0.1, ge=0, lt=1, description="share of captions left out, which guidance needs")
+    prompts: int = Field(4, ge=1, description="captions that sample videos are made of while it trains")
+    sampling: Sampling = Field(default_factory=Sampling, description="how the samples, and later videos, are made")
+    train: TrainConfig = Field(default_factory=_transformer_training, description="the trainer's settings")
+
+
+RUNS: dict[str, type[VaeRun] | type[TransformerRun]] = {"vae": VaeRun, "transformer": TransformerRun}
+
+
+def configure_run(kind: str, preset: str, *changes: Tree) -> Any:
+    """A run's settings: the defaults, a preset over them, and every change over that, in order.
+
+    Raises:
+        TheseusError: no such preset, an unknown key, or a value out of its range.
+    """
+    if preset not in PRESETS[kind]:
+        raise TheseusError(f"train {kind} has no preset: {preset}", hint=nearest(preset, sorted(PRESETS[kind])))
+    run = RUNS[kind]
+    return validate(run, merge(dump(run()), PRESETS[kind][preset], *changes))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Whom to tell how it goes; by default nobody.
+
+    Attributes:
+        step: called after every training step with (done, total, scalars).
+        encoding: called with (done, total) while latents and text are encoded.
+        note: called with a sentence for the user.
+    """
+
+    step: Progress | None = None
+    encoding: CountProgress | None = None
+    note: Note = field(default=lambda message: None)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training gave: the run's folder, its model, and the last scores."""
+
+    folder: Path
+    model: Path
+    scores: Scores
+
+
+def say_what_is_measured(report: Report, held: Sequence[int], hold_out: float) -> None:
+    if held:
+        report.note(f"held out from training, and measured on: {len(held)} clips")
+    else:
+        report.note(f"nothing is held out of so few clips (hold_out {hold_out:g}): scores are on the clips that are trained on")
+
+
+def described(kind: str, run: Run) -> Tree:
+    tree = dump(run)
+    del tree["train"]  # the trainer writes and compares its settings itself
+    return {"kind": kind, **tree}
+
+
+def made_by(dataset: Dataset, run: VaeRun | TransformerRun) -> Tree:
+    return {"dataset": dataset.fingerprint, "settings": dump(run), "versions": versions(), "seed": run.train.seed}
+
+
+def plot(output: Path) -> None:
+    curves(read_journal(output / "metrics.jsonl"), output / "curves.png")
+
+
+def last_scores(output: Path) -> Scores:
+    lines = read_journal(output / "metrics.jsonl")
+    scored = [line for line in lines if any(key.startswith("eval/") for key in line)]
+    return {key.removeprefix("eval/"): value for key, value in scored[-1].items() if key.startswith("eval/")} if scored else {}

@@ -1,0 +1,99 @@
+"""`train vae`: a dataset becomes a tokenizer. Here data, family and trainer meet, and know nothing of one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from theseus_core.contracts import Trainable, VideoTokenizer
+from theseus_core.data.clip import Clip, spread
+from theseus_core.data.loader import Draw, VideoSource, common_size, split, stack_windows
+from theseus_core.data.shards import Dataset
+from theseus_core.device import autocast, pick_device, pick_dtype
+from theseus_core.losses import psnr, ssim
+from theseus_core.model_folder import save_tokenizer
+from theseus_core.pipeline import to_frames
+from theseus_core.registry import build, configure
+from theseus_core.render.sheets import comparison
+from theseus_core.train.runs import DRAWN, Outcome, Report, VaeRun, described, last_scores, made_by, plot, say_what_is_measured
+from theseus_core.train.trainer import Scores, Trainer
+
+
+def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None = None, resume: bool = True) -> Outcome:
+    """Train a video autoencoder on a prepared dataset; a second start of the same goes on, or ends at once.
+
+    Raises:
+        TheseusError: see `Trainer`; or the dataset does not fit the settings.
+    """
+    report = report or Report()
+    dataset = Dataset.open(data)
+    trained, held = split(dataset, run.hold_out)
+    shown = spread(held or trained, run.pictures)
+    device = pick_device(run.train.device)
+    dtype = pick_dtype(run.train.dtype, device)
+
+    configure("tokenizers", run.family, run.model_preset, run.model, prefix="model.")
+    torch.manual_seed(run.train.seed)
+    model = build("tokenizers", run.family, run.model_preset, run.model)
+    model.check_size(run.frames, *common_size(dataset))
+    say_what_is_measured(report, held, run.hold_out)
+
+    def evaluate(tokenizer: Trainable, step: int) -> Scores:
+        assert isinstance(tokenizer, VideoTokenizer)
+        with autocast(device, dtype):
+            scores = _draw_reconstructions(tokenizer, dataset, shown, run.frames, output / "samples" / f"step-{step:06d}")
+        plot(output)
+        return scores
+
+    trainer = Trainer(
+        model,
+        VideoSource(
+            dataset, Draw(tuple(trained), run.train.batch_size, run.train.accumulate, run.train.seed), run.frames, run.max_stride
+        ),
+        run.train,
+        output,
+        evaluate=evaluate,
+        progress=report.step,
+        note=report.note,
+        describe=described("vae", run),
+        free=DRAWN,
+        initialize=lambda: model.initialize(_windows(dataset, spread(trained, 64), run.frames)),
+        resume=resume,
+    )
+    tokenizer = trainer.fit()
+    assert isinstance(tokenizer, VideoTokenizer)
+    if trainer.world.is_main:
+        with autocast(device, dtype):
+            tokenizer.calibrate(video.to(device) for video in _windows(dataset, spread(trained, 256), run.frames))
+        save_tokenizer(output / "model", tokenizer, made_by(dataset, run))
+        plot(output)
+    return Outcome(output, output / "model", last_scores(output))
+
+
+def _windows(dataset: Dataset, clips: Sequence[int], frames: int, at_once: int = 4) -> Iterator[Tensor]:
+    for i in range(0, len(clips), at_once):
+        yield stack_windows(dataset, clips[i : i + at_once], frames)
+
+
+def _draw_reconstructions(tokenizer: VideoTokenizer, dataset: Dataset, clips: Sequence[int], frames: int, folder: Path) -> Scores:
+    """Take clips through the tokenizer and back: pictures and videos into the folder, PSNR and SSIM back."""
+    device = next(tokenizer.parameters()).device
+    originals, outputs, ratios, likenesses = [], [], [], []
+    for clip in clips:
+        video = stack_windows(dataset, [clip], frames)
+        back = tokenizer.decode(tokenizer.encode(video.to(device))).float().cpu()
+        ratios.append(psnr(back, video).item())
+        likenesses.append(ssim(back, video).item())
+        record = dataset.records[clip]
+        originals.append(Clip(to_frames(video[0]), record.fps, record.captions[0]))
+        outputs.append(Clip(to_frames(back[0]), record.fps, record.captions[0]))
+    labels = [f"{ratio:.1f} dB  {clip.caption}" for ratio, clip in zip(ratios, originals, strict=True)]
+    comparison(originals, outputs, folder / "reconstructions.png", labels=labels)
+    for i, (original, output) in enumerate(zip(originals, outputs, strict=True)):
+        both = np.concatenate([original.frames, output.frames], axis=2)  # side by side
+        Clip(both, original.fps, original.caption).save(folder / f"{i:04d}.mp4")
+    return {"psnr": sum(ratios) / len(ratios), "ssim": sum(likenesses) / len(likenesses)}
