@@ -195,13 +195,12 @@ def render(clips: Sequence[Description], frames: int, height: int, width: int, d
     """(B, 3, T, H, W), colours from 0 to 1."""
     aspect = canvas.extent(height, width)
     layouts = [layout(clip, frames, aspect) for clip in clips]
-    picture = _backgrounds(layouts, height, width, device).expand(-1, -1, frames, -1, -1).clone()
-    for name in SHAPES:
-        for turn in (0, 1):  # of two shapes in a clip, each has its turn: they never touch
-            places = [i for i, each in enumerate(layouts) if len(each.things) > turn and each.things[turn].shape == name]
-            if places:
-                things = [layouts[i].things[turn] for i in places]
-                picture[places] = _draw(picture[places], name, things, aspect)
+    picture = _backgrounds(layouts, height, width, device)
+    for turn in (0, 1):  # of two shapes in a clip, each has its turn: they never touch
+        things = [each.things[turn] if len(each.things) > turn else None for each in layouts]
+        if any(things):
+            colours = torch.tensor([thing.colour if thing else (0.0, 0.0, 0.0) for thing in things], device=device)
+            picture = canvas.over(picture, canvas.paint(colours), _covered(things, frames, height, width, device))
     return picture
 
 
@@ -214,17 +213,27 @@ def _backgrounds(layouts: Sequence[Layout], height: int, width: int, device: tor
     return canvas.ramp(0.5 + along / 2.83, torch.tensor([each.ground for each in layouts], device=device))
 
 
-def _draw(picture: Tensor, shape: str, things: Sequence[Thing], aspect: tuple[float, float]) -> Tensor:
-    height, width = picture.shape[-2:]
-    x, y = canvas.grid(height, width, picture.device)
-    places = np.stack([[t.path.x * aspect[0], t.path.y * aspect[1], t.path.size, t.path.angle] for t in things], axis=1)
-    at_x, at_y, size, angle = (spread(value) for value in torch.from_numpy(places).float().to(picture.device))
+def _covered(things: Sequence[Thing | None], frames: int, height: int, width: int, device: torch.device) -> Tensor:
+    """(B, T, H, W): how much of each pixel a clip's thing covers."""
+    covered = torch.zeros(len(things), frames, height, width, device=device)
+    for name in SHAPES:
+        chosen = {place: thing for place, thing in enumerate(things) if thing and thing.shape == name}
+        if chosen:
+            drawn = _draw(name, [thing.path for thing in chosen.values()], height, width, device)
+            for place, field in zip(chosen, drawn, strict=True):
+                covered[place] = field
+    return covered
+
+
+def _draw(shape: str, paths: Sequence[Path], height: int, width: int, device: torch.device) -> Tensor:
+    right, bottom = canvas.extent(height, width)
+    places = np.stack([[path.x * right, path.y * bottom, path.size, path.angle] for path in paths], axis=1)
+    at_x, at_y, size, angle = (spread(value) for value in torch.from_numpy(places).float().to(device))
+    x, y = canvas.grid(height, width, device)
     x, y = (x - at_x) / size, (y - at_y) / size
-    if angle.any():
+    if any(path.angle.any() for path in paths):
         x, y = canvas.turned(x, y, angle)
-    inside = canvas.cover(SHAPES[shape].distance(x, y) * size, canvas.pixel(height, width))
-    colours = torch.tensor([thing.colour for thing in things], device=picture.device)
-    return canvas.over(picture, canvas.paint(colours), inside)
+    return canvas.cover(SHAPES[shape].distance(x, y) * size, canvas.pixel(height, width))
 
 
 GROUP = Group(("shapes",), sample, render, caption, parse, shown)
