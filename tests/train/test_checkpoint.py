@@ -83,6 +83,13 @@ def test_the_best_checkpoint_of_a_run_stays(tmp_path: Path) -> None:
     assert names(tmp_path / "checkpoints") == ["step-000002", "step-000006"]
 
 
+def test_the_best_before_goes_when_a_better_one_is_found(tmp_path: Path) -> None:
+    run = trainer(tmp_path, evaluate_every=2, checkpoint_every=1, keep=1, best="psnr")
+    run.evaluate = lambda model, step: {"psnr": {2: 3.0, 6: 5.0}.get(step, 1.0)}
+    run.fit()
+    assert names(tmp_path / "checkpoints") == ["step-000006"]
+
+
 def test_the_best_may_be_asked_for_later(tmp_path: Path) -> None:
     def run(steps: int, best: str) -> Trainer:
         made = trainer(tmp_path, evaluate_every=1, keep=3, best=best, steps=steps, schedule="constant")
