@@ -126,6 +126,19 @@ def test_only_several_phases_are_searched_for_unused_parameters(monkeypatch: pyt
     assert searched == [False, True]
 
 
+def test_gradients_reach_ddp_in_the_strides_of_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An axis of length 1 may have any stride, and convolutions give another than DDP expects."""
+    monkeypatch.setattr(distributed, "DistributedDataParallel", lambda model, find_unused_parameters: model)
+    model = make("toy")
+    distributed.wrap(model, distributed.World(size=2, kind="ddp"), torch.device("cpu"))
+    weight = model.get_parameter("near.weight")
+    seen: list[Tensor] = []
+    weight.register_hook(seen.append)  # called after those that are there
+    weight.backward(torch.arange(27.0).as_strided((3, 1, 3, 3), (9, 1, 3, 1)))
+    assert seen[0].stride() == weight.stride() == (9, 9, 3, 1)
+    assert torch.equal(seen[0].flatten(), torch.arange(27.0))
+
+
 def test_ranks_exchange_scalars_once_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The request to stop goes along with the losses."""
     sizes: list[int] = []
