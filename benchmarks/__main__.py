@@ -60,15 +60,18 @@ def show(section: str, figures: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=SECTIONS, metavar="SECTION")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of: {', '.join(SECTIONS)}; all unless named")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--child", choices=SECTIONS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps({**measure(arguments.child), "peak memory GiB": peak_memory_gib()}))
         return
+    unknown = [name for name in arguments.sections if name not in SECTIONS]
+    if unknown:
+        parser.error(f"no such section: {unknown[0]}")
     table = {}
-    for section in arguments.sections:
+    for section in arguments.sections or SECTIONS:
         table[section] = in_a_process(section)
         show(section, table[section])
     if arguments.json:
