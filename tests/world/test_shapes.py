@@ -69,27 +69,6 @@ def test_distances_are_distances() -> None:
         assert slope.median() == pytest.approx(1, abs=0.01)
 
 
-def test_noise_is_smooth_and_a_function_of_its_seed() -> None:
-    x, y = canvas.grid(64, 64, "cpu")
-    time = torch.linspace(0, 2, 9).view(1, -1)
-    seeds = torch.tensor([3, 4])
-    field = canvas.noise(x * 2, y * 2, seeds, time)
-    assert field.shape == (2, 9, 64, 64)
-    assert 0 <= field.min() < 0.2 and 0.8 < field.max() <= 1
-    assert max(field.diff(dim=side).abs().max() for side in (2, 3)) < 0.12  # 16 pixels to a bump
-    assert field.diff(dim=1).abs().max() < 0.41  # 4 frames to a change
-    for noise in (canvas.noise, canvas.fractal):
-        assert torch.equal(noise(x, y, seeds, time)[1:], noise(x, y, seeds[1:], time))
-        assert (noise(x, y, seeds)[0] - noise(x, y, seeds)[1]).abs().mean() > 0.05
-
-
-def test_noise_repeats_after_its_period() -> None:
-    x, y = canvas.grid(32, 32, "cpu")
-    once, again = (canvas.noise(x * 4 + shift, y * 4, torch.tensor([1]), period=8) for shift in (0.0, 8.0))
-    assert torch.allclose(once, again, atol=1e-4)
-    assert not torch.allclose(once, canvas.noise(x * 4 + 3.0, y * 4, torch.tensor([1]), period=8), atol=0.1)
-
-
 def test_hashed_numbers_are_even_and_unrelated() -> None:
     numbers = canvas.uniform(torch.arange(64).view(-1, 1), torch.arange(1024))
     counts = torch.histc(numbers, 16, 0, 1)
@@ -141,6 +120,18 @@ def test_motion_is_real_and_stays_in_the_frame(aspect: tuple[float, float]) -> N
         assert travelled >= 0.2 or grown >= 0.08 or np.ptp(moving.angle) > 1.5
         if clip.attributes["motion"] not in ("growing", "shrinking", "spinning"):
             assert travelled >= 0.2
+
+
+def test_clockwise_is_as_seen_on_the_screen() -> None:
+    right, up = (torch.tensor([1.0]), torch.tensor([0.0])), (torch.tensor([0.0]), torch.tensor([-1.0]))
+    turned = canvas.turned(*right, torch.tensor([math.pi / 2]))  # what pointed up points right after a quarter of a turn
+    assert torch.allclose(torch.cat(turned), torch.cat(up), atol=1e-6)
+    for way, sign in (("clockwise", 1), ("counter-clockwise", -1)):
+        spinning = layout(shapes(motion="spinning", way=way, shape="star"), 17, (1.0, 1.0)).things[0].path
+        assert np.all(np.sign(np.diff(spinning.angle)) == sign)
+        circling = layout(shapes(motion="circling", way=way), 17, (1.0, 1.0)).things[0].path
+        top = np.argmin(circling.y[1:-1]) + 1
+        assert np.sign(circling.x[top + 1] - circling.x[top - 1]) == sign  # at the top it goes right
 
 
 def test_two_shapes_never_touch() -> None:

@@ -1,4 +1,4 @@
-"""Drawing by formula: distances, noise and colours over the pixels of all frames of many clips at once.
+"""Drawing by formula: distances, colours and chance over the pixels of all frames of many clips at once.
 
 A field is (B, T, H, W), a picture (B, 3, T, H, W) with colours from 0 to 1; any of their sides may be 1 where nothing depends on
 it, which saves most of the work. What is the same for every pixel of a frame is (B, T) or (B, 1) and goes through `spread`.
@@ -13,7 +13,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 Number = Tensor | float
 
@@ -44,27 +43,10 @@ def spread(value: Tensor) -> Tensor:
     return value.view(value.shape[0], -1, 1, 1)
 
 
-def progress(frames: int, device: torch.device | str) -> Tensor:
-    """(1, T) from 0 at the first frame to 1 at the last; 0 for a single frame."""
-    return torch.linspace(0, 1, frames, device=device).view(1, frames)
-
-
 def turned(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
     """Coordinates of an object that is turned clockwise by `angle` (radians; a field)."""
     cos, sin = torch.cos(angle), torch.sin(angle)
     return cos * x + sin * y, cos * y - sin * x
-
-
-def seen(
-    x: Tensor, y: Tensor, pan_x: Number = 0.0, pan_y: Number = 0.0, zoom: Number = 1.0, depth: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """What the camera sees at (x, y): the camera stands at `pan` and enlarges `zoom` times.
-
-    Args:
-        depth: 1 for what stands where the camera looks; less for what is further away and moves less (parallax), 0 for the sky.
-    """
-    scale = zoom**depth
-    return x / scale + pan_x * depth, y / scale + pan_y * depth
 
 
 # --- distances: negative inside, in the units of the coordinates ---
@@ -177,55 +159,3 @@ def _mixed(state: Tensor) -> Tensor:
     state = ((state ^ (state >> 16)) * 0x21F0AAAD) & 0xFFFFFFFF
     state = ((state ^ (state >> 15)) * 0x735A2D97) & 0xFFFFFFFF
     return state ^ (state >> 15)
-
-
-def noise(x: Tensor, y: Tensor, seeds: Tensor, time: Tensor | None = None, period: int = 32) -> Tensor:
-    """A smooth random field from 0 to 1, whose bumps are about 1 wide; it repeats after `period`.
-
-    Args:
-        x, y: fields; scale them to make the bumps smaller.
-        seeds: (B,) int64.
-        time: (B, T) or (1, T); the field changes altogether when time goes on by 1. None for one that stands still.
-    """
-    table = _table(seeds, time, period)
-    whole = torch.broadcast_shapes(x.shape, y.shape)  # type: ignore[no-untyped-call]
-    clips, frames = max(whole[0], table.shape[0]), max(whole[1], table.shape[1])
-    points = torch.stack([_faded(x, period).expand(whole), _faded(y, period).expand(whole)], -1) * (2 / period) - 1
-    points = points.expand(clips, frames, *points.shape[2:]).flatten(0, 1)
-    table = table.expand(clips, frames, *table.shape[2:]).reshape(-1, 1, period + 1, period + 1)
-    sampled = F.grid_sample(table, points, mode="bilinear", align_corners=True, padding_mode="border")
-    return sampled.view(clips, frames, *whole[2:])
-
-
-def fractal(
-    x: Tensor, y: Tensor, seeds: Tensor, time: Tensor | None = None, octaves: int = 4, gain: float = 0.5, period: int = 32
-) -> Tensor:
-    """Octaves of `noise`, each twice as fine and `gain` times as strong as the last; from 0 to 1, about 0.5 on average."""
-    total, weight, strength = noise(x, y, seeds, time, period), 1.0, 1.0
-    for octave in range(1, octaves):
-        strength *= gain
-        weight += strength
-        shift = 0.37 * octave  # else the lattices of all octaves meet at 0
-        total = total + strength * noise(x * 2**octave + shift, y * 2**octave + shift, seeds + 7919 * octave, time, period)
-    return total / weight
-
-
-def _table(seeds: Tensor, time: Tensor | None, period: int) -> Tensor:
-    """(B, T, period + 1, period + 1): the values at the corners of the lattice, blended between two moments."""
-    corner = torch.arange(period + 1, device=seeds.device) % period
-    seeds, row, column = seeds.view(-1, 1, 1, 1), corner.view(-1, 1), corner
-    if time is None:
-        return uniform(seeds, row, column, 0)
-    moment = spread(torch.floor(time)).long()
-    part = spread(_fade(time - torch.floor(time)))
-    return torch.lerp(uniform(seeds, row, column, moment), uniform(seeds, row, column, moment + 1), part)
-
-
-def _faded(value: Tensor, period: int) -> Tensor:
-    """A coordinate within the period, eased between the lattice's corners so that linear interpolation shows no creases."""
-    corner = torch.floor(value)
-    return torch.remainder(corner, period) + _fade(value - corner)
-
-
-def _fade(part: Tensor) -> Tensor:
-    return part * part * part * (part * (6 * part - 15) + 10)

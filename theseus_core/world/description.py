@@ -53,5 +53,5 @@ def shows(clip: Description, asked: Description) -> bool:
 
 
 def seeds(descriptions: Sequence[Description], device: torch.device) -> Tensor:
-    """(B,) int64, for the canvas's noise."""
+    """(B,) int64, for `canvas.uniform`."""
     return torch.tensor([description.seed for description in descriptions], dtype=torch.int64, device=device)
