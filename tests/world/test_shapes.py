@@ -17,7 +17,7 @@ from theseus_core import world
 from theseus_core.data.clip import Clip
 from theseus_core.errors import TheseusError
 from theseus_core.render.video import read, write
-from theseus_core.world import canvas
+from theseus_core.world import canvas, grammar
 from theseus_core.world.description import Description
 from theseus_core.world.judge_shapes import agreement, judge
 from theseus_core.world.motion import MOTIONS
@@ -233,7 +233,7 @@ def test_captions_are_many_short_and_long() -> None:
     ],
 )
 def test_free_wording_is_understood(text: str, expected: dict[str, str] | None) -> None:
-    reading = world.parse(text)
+    reading = grammar.parse(text)
     assert (reading and dict(reading.attributes)) == expected
 
 
