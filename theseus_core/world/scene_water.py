@@ -42,8 +42,8 @@ def waterfall(stage: Stage, asked: Asked) -> Tensor:
 
 
 def _pale(light: Tensor) -> Tensor:
-    """White water keeps some light even at night."""
-    return light * 0.8 + 0.2
+    """White water keeps some light even at night, and takes on little of its colour."""
+    return 0.2 + 0.35 * light + 0.45 * light.mean()
 
 
 def _cliff(stage: Stage, picture: Tensor, cx: Tensor, setting: str, light: Tensor) -> Tensor:

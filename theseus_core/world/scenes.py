@@ -9,8 +9,8 @@ from random import Random
 import torch
 from torch import Tensor
 
-from theseus_core.world import scene_fire, scene_sky, scene_things, scene_water, scene_weather
-from theseus_core.world.description import Description, seeds
+from theseus_core.world import scene_captions, scene_fire, scene_sky, scene_things, scene_water, scene_weather
+from theseus_core.world.description import Description, Group, seeds, shows
 from theseus_core.world.scene_land import SETTINGS, TIMES
 from theseus_core.world.scene_stage import CAMERAS, Stage
 
@@ -89,3 +89,11 @@ def render(descriptions: Sequence[Description], frames: int, height: int, width:
         with device:  # colours are made on it
             video[places] = SCENES[first.kind].draw(stage, first.attributes).clamp(0, 1)
     return video
+
+
+def parse(text: str) -> Description | None:
+    """What a text asks for; None where it names no scene."""
+    return scene_captions.parse(text, {name: scene.options for name, scene in SCENES.items()})
+
+
+GROUP = Group(tuple(SCENES), sample, render, scene_captions.caption, parse, shows)
