@@ -82,7 +82,7 @@ def wrap(model: Trainable, world: World, device: torch.device) -> nn.Module:
     if world.kind == "ddp":
         for parameter in model.parameters():
             if parameter.requires_grad and 1 in parameter.shape:
-                parameter.register_hook(_row_major)
+                parameter.register_hook(_row_major)  # type: ignore[no-untyped-call]
         # A phase leaves the parameters of the others without a gradient. The search for them costs a walk through every graph.
         return DistributedDataParallel(model, find_unused_parameters=len(model.phases) > 1)
     if world.kind == "fsdp":
