@@ -57,6 +57,8 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
+        if not hasattr(torch.cpu, "get_capabilities"):  # an older torch knows of x86 alone
+            return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         found = torch.cpu.get_capabilities()
         return any(bool(found.get(feature)) for feature in ("avx512_bf16", "amx_bf16", "bf16"))
     return False
