@@ -9,12 +9,12 @@ from theseus_core.device import has_fast_bf16, pick_device
 from theseus_core.errors import TheseusError
 
 
-def test_both_ways_of_asking_the_cpu_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512", "DEFAULT"):
-        pytest.skip("an older torch knows of x86 alone")
-    newer = has_fast_bf16(torch.device("cpu"))
+@pytest.mark.parametrize(("avx512", "amx"), [(True, False), (False, True), (False, False)])
+def test_an_older_torch_is_asked_in_its_own_way(monkeypatch: pytest.MonkeyPatch, avx512: bool, amx: bool) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert has_fast_bf16(torch.device("cpu")) == newer
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert has_fast_bf16(torch.device("cpu")) == (avx512 or amx)
 
 
 @pytest.mark.parametrize("name", ["cpu:", "gpu", "cuda:x", "cpu:1"])
