@@ -18,6 +18,7 @@ SKIES = {  # top, middle, horizon
     "dusk": ("#2b2a5e", "#a9527a", "#f8a860"),
     "night": ("#040818", "#0a1434", "#1c2f5a"),
     "storm": ("#39424d", "#5b6672", "#98a3ab"),
+    "dusk storm": ("#3a3350", "#6b5468", "#a8857e"),
     "dark storm": ("#0b0e16", "#181d29", "#2b3341"),
 }
 LIGHTS = {
@@ -25,6 +26,7 @@ LIGHTS = {
     "dusk": "#b57f78",
     "night": "#37466a",
     "storm": "#8e979e",
+    "dusk storm": "#7d6468",
     "dark storm": "#262d3a",
 }
 HORIZON = 0.58
@@ -67,8 +69,11 @@ def clouds(stage: Stage, picture: Tensor, time: str, amount: float, speed: Tenso
     drift = stage.seconds * speed
     u, v = 0.36 * (x * (0.6 + 0.5 * depth) - drift * 0.8), 0.62 * depth + 0.1 * stage.seconds * 0.1
     tile = stage.tile("cloud", 4, 6, 0.55)
+    above = (y < horizon).float()
     thick = stage.look(tile, u, v)
-    lower = stage.look(tile, u + 0.01, v + 0.035)
+    mean = (thick * above).mean((1, 2, 3), keepdim=True) / above.mean()  # else some skies would be all cloud, and some have none
+    thick = thick - 0.85 * mean
+    lower = stage.look(tile, u + 0.01, v + 0.035) - 0.85 * mean
     mask = smoothstep(0.75 - 1.1 * amount, 1.6 - 1.0 * amount, thick) * smoothstep(1.02 * horizon, 0.72 * horizon, y)
     shade = (0.62 + 0.3 * (thick - lower)).clamp(0, 1).unsqueeze(1)
     dark, bright = CLOUDS[time]
@@ -80,7 +85,8 @@ CLOUDS = {
     "dusk": ("#6d4668", "#ffc08e"),
     "night": ("#0d1530", "#3c4c74"),
     "storm": ("#3b444e", "#8b959d"),
-    "dark storm": ("#0a0d14", "#343c4a"),
+    "dusk storm": ("#3c3446", "#94787e"),
+    "dark storm": ("#141925", "#4b5568"),
 }
 
 
@@ -181,7 +187,8 @@ def _desert(stage: Stage, picture: Tensor, time: str, horizon: float) -> Tensor:
         x, y = stage.x(near), stage.y(near)
         line = stage.profile(f"dune {number}", x * (0.32 - 0.06 * number), 4, 1)
         edge = horizon + drop - 0.045 * (1 + 0.6 * number) * (1 - line.abs())
-        ripple = 0.03 * torch.sin(90 * (y - edge) / (0.4 + y - edge) + 3 * line) if number == 2 else 0.0
+        down = (y - edge).clamp(min=0)
+        ripple = 0.03 * torch.sin(90 * down / (0.4 + down) + 3 * line) if number == 2 else 0.0
         side = smoothstep(-0.6, 0.6, line + 3 * (y - edge))  # the lee side lies in shade
         colour = blend(rgb("#b9793f", light), rgb("#edc27c", light), side.unsqueeze(1) + ripple_of(ripple))
         picture = over(picture, blend(colour, haze, 0.3 - 0.15 * number), stage.cover(edge - y))

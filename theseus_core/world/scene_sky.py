@@ -18,8 +18,8 @@ AURORAS = {"green": ("#38f59a", "#1c9c8a"), "purple": ("#c25cff", "#6a3cf0"), "g
 
 def drifting_clouds(stage: Stage, asked: Asked) -> Tensor:
     time = asked["time"]
-    speed = stage.between("speed", 0.1, 0.15) * (1 if asked["direction"] == "right" else -1)
-    amount = 0.62 if asked["strength"] == "many" else 0.4
+    speed = stage.between("speed", 0.15, 0.2) * (1 if asked["direction"] == "right" else -1)
+    amount = 0.7 if asked["strength"] == "many" else 0.42
     picture = clouds(stage, sky(stage, time, LOW), time, amount, speed, LOW)
     return land(stage, picture, asked["setting"], time, LOW)
 
@@ -122,7 +122,7 @@ def aurora(stage: Stage, asked: Asked) -> Tensor:
         wave = stage.profile(f"curtain {number}", x * 0.22 + 0.035 * t, 4, 3) + 0.5 * stage.profile(
             f"fold {number}", x * 0.5 - 0.05 * t, 4, 3
         )
-        rays = 0.6 + 0.4 * stage.profile(f"rays {number}", x * 0.7 + 0.05 * t + 0.03 * wave, 16, 3)
+        rays = (0.6 + 0.4 * stage.profile(f"rays {number}", x * 0.7 + 0.05 * t + 0.03 * wave, 16, 3)).clamp(min=0)
         bright = smoothstep(-2.6, 0.4, stage.profile(f"bright {number}", x * 0.25 - 0.04 * t, 4, 2))
         up = foot + 0.09 * wave - y  # above the curtain's hem
         glow = torch.exp(-up.clamp(min=0) / (tall * (0.5 + 0.6 * rays))) * smoothstep(-0.035, 0.03, up)

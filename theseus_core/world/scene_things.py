@@ -97,7 +97,7 @@ def bouncing_ball(stage: Stage, asked: Asked) -> Tensor:
     warm = stage.between("wall", 0, 1).unsqueeze(1)
     wall = blend(rgb("#cfd8dc"), rgb("#e8dcc4"), warm)
     picture = wall * (1.02 - 0.2 * y - 0.12 * x.abs()).unsqueeze(1)
-    board = torch.sin((stage.x(0.8) / (0.35 + stage.y(0.8) - 0.4)) * 22)
+    board = torch.sin(22 * stage.x(0.8) / (stage.y(0.8) - 0.05).clamp(min=0.2))
     floor = blend(rgb("#a8794e"), rgb("#c79a68"), (0.5 + 0.35 * torch.tanh(3 * board)).unsqueeze(1)) * (
         1.12 - 0.35 * (1 - stage.y(0.8))
     ).unsqueeze(1)

@@ -13,7 +13,7 @@ from theseus_core.world.scene_stage import Stage, blend, lit, over, rgb, smooths
 
 Asked = Mapping[str, str]
 
-STORMS = {"day": "storm", "dusk": "storm", "night": "dark storm"}
+STORMS = {"day": "storm", "dusk": "dusk storm", "night": "dark storm"}
 FLOWERS = {
     "red": ("#7d0d1c", "#f03a3f"),
     "pink": ("#b4356e", "#ffa6cc"),
@@ -30,9 +30,10 @@ def rain(stage: Stage, asked: Asked) -> Tensor:
     strong = asked["strength"] == "strong"
     time = STORMS[asked["time"]]
     picture = land(stage, clouds(stage, sky(stage, time), time, 0.75, 0.05), asked["setting"], time)
+    veils = {"storm": "#7d8790", "dusk storm": "#75636c", "dark storm": "#1c222e"}
     veil = 0.3 if strong else 0.15
-    picture = blend(picture, rgb("#7d8790" if time == "storm" else "#1c222e"), veil)
-    bright = rgb("#e8f2fa" if time == "storm" else "#9fb2cc")
+    picture = blend(picture, rgb(veils[time]), veil)
+    bright = rgb("#9fb2cc" if time == "dark storm" else "#e8f2fa")
     slant = stage.between("slant", 0.06, 0.22) * stage.side("wind")
     for layer, near in enumerate((0.4, 1.0)):
         count = (240, 110)[layer] if strong else (85, 40)[layer]
@@ -73,7 +74,7 @@ def snow(stage: Stage, asked: Asked) -> Tensor:
     hour = {"day": "storm", "dusk": "dusk", "night": "night"}[time]
     picture = backdrop(stage, asked["setting"], hour, 0.5)
     light = light_of(time) * 0.85 + 0.1
-    ground = smoothstep(0.58, 0.72, stage.y()) * 0.92
+    ground = smoothstep(0.55, 0.63, stage.y()) * 0.92
     drift = 0.94 + 0.04 * stage.fractal("drift", stage.x() * 0.4, stage.y() * 1.5, 6, 3)
     picture = blend(picture, rgb("#dfe8f2") * light, 0.28)  # a veil, and snow on all that stands
     picture = over(picture, rgb("#f4f8fd") * light * drift.unsqueeze(1), ground.expand(-1, drift.shape[1], -1, drift.shape[3]))
@@ -124,12 +125,12 @@ def _bolt(stage: Stage, picture: Tensor, name: str, flash: Tensor) -> Tensor:
 
     trunk = start + lean * y + path("trunk", 0.035)
     away = (x - trunk).abs() + 10 * smoothstep(0.68, 0.75, y)
-    light = torch.exp(-((away / 0.009) ** 2)) + 0.4 * torch.exp(-away / 0.035)
+    light = torch.exp(-((away / max(0.009, stage.pixel)) ** 2)) + 0.4 * torch.exp(-away / 0.035)
     for number, side in enumerate((-1.0, 1.0)):
         fork = stage.between(f"{name} fork {number}", 0.15, 0.42)
         twig = trunk + side * 0.55 * (y - fork) + path(f"twig {number}", 0.02)
         away = (x - twig).abs() + 10 * (y < fork) + 10 * smoothstep(fork + 0.15, fork + 0.22, y)
-        light = light + 0.8 * torch.exp(-((away / 0.006) ** 2)) + 0.15 * torch.exp(-away / 0.03)
+        light = light + 0.8 * torch.exp(-((away / max(0.007, stage.pixel)) ** 2)) + 0.15 * torch.exp(-away / 0.03)
     return lit(picture, rgb("#f0f2ff"), (light * (1.6 * flash - 0.3).clamp(0, 1)).clamp(0, 1))
 
 
