@@ -1,7 +1,8 @@
 """The procedural world: captioned clips drawn from nothing but a seed, as many as a training asks for.
 
 `sample` decides what a clip shows, `render` draws it, `caption` says it, and `parse` reads a text back. To read the code in order:
-`description`, `canvas`, then a group of kinds: `shapes` with its `grammar` and its `judge_shapes`.
+`description`, `canvas`, then a group of kinds: `shapes` with its `grammar` and its `judge_shapes`, or `scenes`, which stand on
+`scene_stage` and `scene_land`, with `scene_captions` and `judge_scenes`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor
 
 from theseus_core.errors import TheseusError, nearest
-from theseus_core.world import shapes
+from theseus_core.world import scenes, shapes
 from theseus_core.world.description import Description, Group
 
 __all__ = ["GROUPS", "Description", "caption", "kinds_of", "parse", "render", "sample", "wanted"]
 
-GROUPS: dict[str, Group] = {"shapes": shapes.GROUP}  # asked in this order what a text means: plain words (star, ring) come last
+GROUPS: dict[str, Group] = {  # asked in this order what a text means: plain words (star, ring) come last
+    "nature": scenes.GROUP,
+    "shapes": shapes.GROUP,
+}
 AT_ONCE = 4  # clips drawn together on a CPU: more only spill over its caches
 ATTEMPTS = 1000
 
