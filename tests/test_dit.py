@@ -15,7 +15,8 @@ from theseus_core.nn import attention
 from theseus_core.nn.attention import attend, rotary_3d, rotate, unrotated
 from theseus_core.nn.embeddings import sincos_3d
 from theseus_core.registry import build
-from theseus_core.text.builtin import vocabulary_of, words
+from theseus_core.text.builtin import vocabulary_of
+from theseus_core.words import words
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +161,12 @@ def test_the_builtin_encoder_knows_its_words_and_says_which_it_does_not() -> Non
     assert vocabulary == ("a", "circle", "blue", "red", "star")
     encoder = build("text", "builtin", "debug", {"vocabulary": list(vocabulary)})
     assert encoder.unknown_words("a RED hexagon, hexagon") == ["hexagon"]
-    text = encoder.tokenize(["a red star", "", "one two three four five six seven eight nine"])
+    text = encoder.tokenize(["a red star", "", "a seven-pointed red star, red, red, red, red, red"])
     assert text.ids is not None
     assert text.ids[0].tolist() == [1, 3, 6, 7, 0, 0, 0, 0]
     assert text.ids[1].tolist() == [1] + [0] * 7 and text.mask[1].tolist() == [True] + [False] * 7
-    assert text.ids[2].tolist() == [1] + [2] * 7
+    assert text.ids[2].tolist() == [1, 3, 6, 7, 6, 6, 6, 6], "unknown words take no place"
+    assert encoder.count_tokens("a seven-pointed red star") == 4
 
 
 def test_generator_and_encoder_learn_together(dit: Model) -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = [
     {"errors"},
     {"config", "files", "device", "versions"},
-    {"contracts", "data.clip"},
+    {"contracts", "data.clip", "words"},
     {"data", "nn", "losses", "diffusion", "world"},
     {"render", "text", "tokenizers", "generators"},
     {"registry", "presets", "quantize", "offload", "pretrained", "bundled"},

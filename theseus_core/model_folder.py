@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -15,13 +16,16 @@ from torch import nn
 import theseus_core.bundled
 from theseus_core.config import Config, Tree, dump, validate
 from theseus_core.contracts import Consumes, Generator, TextEncoder, VideoTokenizer
-from theseus_core.errors import TheseusError
+from theseus_core.errors import TheseusError, nearest
 from theseus_core.files import read_json, replacing, write_json
-from theseus_core.registry import Group, family, load_part, names, save_part
+from theseus_core.registry import HALVES, Group, family, halve_weights, load_part, names, save_part
 
 FORMAT = 1
 GROUPS: dict[str, Group] = {"tokenizer": "tokenizers", "text_encoder": "text", "generator": "generators"}
+KNOWS = "knows.json"  # groups of prompts that the model was trained on
+CARD = "CARD.md"  # what there is to say about it, for people
 Kind = Literal["model", "tokenizer"]
+Knows = dict[str, list[str]]
 TO_TRAIN: dict[Kind, str] = {
     "model": "theseus prep gifs/, then theseus train vae, then theseus train transformer",
     "tokenizer": "theseus prep gifs/, then theseus train vae",
@@ -48,6 +52,7 @@ class Parts:
     text_encoder: TextEncoder
     generator: Generator
     defaults: Settings
+    knows: Knows = field(default_factory=dict)
 
 
 def save_model(
@@ -57,15 +62,17 @@ def save_model(
     generator: Generator,
     defaults: Settings,
     made_by: Tree,
+    knows: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Write a model folder under a temporary name and put it in place whole; an older one is replaced.
 
     Args:
         made_by: what it came from: dataset fingerprint, configuration, versions, seed.
+        knows: prompts that it can be expected to obey, a few hundred at most, in groups with names.
     """
     check_match(generator, tokenizer, text_encoder)
     parts = {"tokenizer": tokenizer, "text_encoder": text_encoder, "generator": generator}
-    return _save(folder, parts, {"defaults": dump(defaults), "made_by": made_by})
+    return _save(folder, parts, {"defaults": dump(defaults), "made_by": made_by}, knows)
 
 
 def save_tokenizer(folder: Path, tokenizer: VideoTokenizer, made_by: Tree) -> Path:
@@ -73,13 +80,40 @@ def save_tokenizer(folder: Path, tokenizer: VideoTokenizer, made_by: Tree) -> Pa
     return _save(folder, {"tokenizer": tokenizer}, {"made_by": made_by})
 
 
-def _save(folder: Path, parts: Mapping[str, nn.Module], described: Tree) -> Path:
+def _save(folder: Path, parts: Mapping[str, nn.Module], described: Tree, knows: Mapping[str, Sequence[str]] | None = None) -> Path:
     with replacing(folder) as part:
         for name, module in parts.items():
             save_part(module, GROUPS[name], part / name)
         families = {name: type(module).__module__.rsplit(".", 1)[-1] for name, module in parts.items()}
         write_json(part / "model.json", {"format": FORMAT, "parts": families, **described})
+        if knows:
+            write_json(part / KNOWS, {group: list(prompts) for group, prompts in knows.items()})
     return folder
+
+
+def export_model(folder: Path, target: Path, dtype: str = "bf16") -> Path:
+    """A copy of a model folder with weights of half the size: to ship, and not to train on with.
+
+    Args:
+        dtype: bf16 or fp16. It is read back as fp32, rounded.
+
+    Raises:
+        TheseusError: the folder is damaged, its weights do not fit into `dtype`, or there is something at `target` already.
+    """
+    describe(folder)
+    if dtype not in HALVES:
+        raise TheseusError(f"not half a precision: {dtype}", hint=nearest(dtype, list(HALVES)))
+    if target.exists():
+        raise TheseusError(f"there is something already: {target}", hint="name a folder that is not there yet")
+    with replacing(target) as part:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            copy = part / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".safetensors":
+                halve_weights(path, copy, dtype)
+            else:
+                shutil.copyfile(path, copy)
+    return target
 
 
 def load_model(folder: Path) -> Parts:
@@ -98,7 +132,7 @@ def load_model(folder: Path) -> Parts:
     assert isinstance(text_encoder, TextEncoder)
     assert isinstance(generator, Generator)
     check_match(generator, tokenizer, text_encoder)
-    return Parts(tokenizer, text_encoder, generator, validate(Settings, described["defaults"]))
+    return Parts(tokenizer, text_encoder, generator, validate(Settings, described["defaults"]), read_knows(folder))
 
 
 def load_tokenizer(path: str | Path) -> VideoTokenizer:
@@ -236,12 +270,32 @@ def vocabulary(folder: Path) -> list[str] | None:
     return list(words) if words is not None else None
 
 
+def read_knows(folder: Path) -> Knows:
+    """Groups of prompts that a model was trained on; none where it does not say.
+
+    Raises:
+        TheseusError: the file is damaged.
+    """
+    path = folder / KNOWS
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict) or not all(isinstance(group, list) for group in found.values()):
+        raise TheseusError(f"damaged model folder: {path}", hint='it should read {"a group": ["a prompt", ...], ...}')
+    if not all(isinstance(prompt, str) for group in found.values() for prompt in group):
+        raise TheseusError(f"damaged model folder, not all prompts are words: {path}")
+    return found
+
+
+def card(folder: Path) -> Path | None:
+    """What the makers of a model say about it, if they do."""
+    return folder / CARD if (folder / CARD).is_file() else None
+
+
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model"])
+        found = snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", CARD])
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         hint = f"no folder of that name is here, and the hub could not be asked or has none: {' '.join(str(error).split())[:200]}"
         raise TheseusError(f"no such model: {name}", hint=hint) from error
@@ -252,7 +306,7 @@ def fingerprint(folder: Path) -> str:
     """A hash of everything that decides what a model makes: its weights and its configurations."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != "model.json":
+        if path.is_file() and path.name not in ("model.json", KNOWS, CARD):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

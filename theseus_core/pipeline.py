@@ -33,6 +33,7 @@ class TextToVideo:
     Attributes:
         tokenizer, text_encoder, generator: the parts, in evaluation mode.
         defaults: the size, rate and sampling that the model was made for.
+        knows: groups of prompts that it was trained on, if that was kept.
         device, dtype: where it computes, and in what precision (by autocast: the weights stay in fp32).
         quantized: what quantization made of the generator and of the text encoder; empty where it was not asked for.
     """
@@ -41,7 +42,7 @@ class TextToVideo:
 
     def __init__(self, parts: Parts, device: torch.device, dtype: torch.dtype, offload: str = "none") -> None:
         self.tokenizer, self.text_encoder, self.generator = parts.tokenizer, parts.text_encoder, parts.generator
-        self.defaults = parts.defaults
+        self.defaults, self.knows = parts.defaults, parts.knows
         self.device, self.dtype, self.offload = device, dtype, offload
         offloading.place([self.text_encoder, self.generator, self.tokenizer], self.generator, device, offload)
 

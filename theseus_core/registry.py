@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -25,6 +26,7 @@ from theseus_core.contracts import Generator, TextEncoder, VideoTokenizer
 from theseus_core.errors import TheseusError, nearest
 
 Group = Literal["tokenizers", "generators", "text"]
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def names(group: Group) -> list[str]:
@@ -91,7 +93,7 @@ def save_part(module: nn.Module, group: Group, folder: Path) -> None:
 
 
 def load_part(folder: Path, group: Group) -> nn.Module:
-    """Read what `save_part` wrote: the network in evaluation mode, on the CPU.
+    """Read what `save_part` wrote: the network in evaluation mode, on the CPU, in fp32 also where `halve_weights` has been.
 
     Raises:
         TheseusError: a file is missing or damaged, is of another group, or its weights do not fit its configuration.
@@ -114,6 +116,23 @@ def load_part(folder: Path, group: Group) -> nn.Module:
     return model.eval()
 
 
+def halve_weights(source: Path, target: Path, dtype: str) -> None:
+    """Write a file of weights anew with two bytes for each number.
+
+    Args:
+        dtype: a key of `HALVES`.
+
+    Raises:
+        TheseusError: the file is missing or damaged, or a number in it is too large for fp16.
+    """
+    weights = _weights(source)
+    halved = {key: tensor.to(HALVES[dtype]) if tensor.is_floating_point() else tensor for key, tensor in weights.items()}
+    if any((half.isinf() & tensor.isfinite()).any() for half, tensor in zip(halved.values(), weights.values(), strict=True)):
+        raise TheseusError(f"it holds weights that are too large for {dtype}: {source}", hint="bf16 takes any")
+    with safe_open(source, framework="pt") as file:
+        save_file({key: tensor.contiguous() for key, tensor in halved.items()}, target, file.metadata())
+
+
 def _described(folder: Path, group: Group) -> tuple[str, Tree]:
     path = folder / "config.json"
     try:
@@ -129,9 +148,11 @@ def _described(folder: Path, group: Group) -> tuple[str, Tree]:
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file, those in half precision as fp32."""
     try:
-        return load_file(path)
+        weights = load_file(path)
     except FileNotFoundError as error:
         raise TheseusError(f"not a model folder, no such file: {path}") from error
     except Exception as error:  # safetensors raises its own type, which is no subclass of anything narrower
         raise TheseusError(f"damaged weights: {path}", hint=str(error)) from error
+    return {key: tensor.float() if tensor.dtype in HALVES.values() else tensor for key, tensor in weights.items()}

@@ -26,6 +26,7 @@ class Result:
 
 
 Theseus = Callable[..., Result]
+KNOWS = {"shapes": ["a red circle", "circle"], "scenes": ["a waterfall", "waterfall"]}
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             nn.init.normal_(parameter, std=0.1)
     folder = tmp_path_factory.mktemp("trained")
     defaults = Settings(frames=5, height=16, width=32, fps=8, steps=2, guidance_scale=3.0, sampler="ddim")
-    save_model(folder / "runs/transformer/model", tokenizer, text_encoder, generator, defaults, {"seed": 0})
+    save_model(folder / "runs/transformer/model", tokenizer, text_encoder, generator, defaults, {"seed": 0}, KNOWS)
     save_tokenizer(folder / "runs/vae/model", tokenizer, {"seed": 0})
     return folder
 

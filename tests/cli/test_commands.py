@@ -217,10 +217,54 @@ def test_models(theseus: Theseus, here: Path, monkeypatch: pytest.MonkeyPatch) -
     found = json.loads(theseus("models", "list", "--json").out)
     assert [model["name"] for model in found] == ["runs/transformer", "runs/vae"]
     assert found[1]["parts"] == {"tokenizer": "causal_vae"}
-    shown = json.loads(theseus("models", "show", "runs/transformer").out)
+    assert "no such model: runs/nothing" in theseus("models", "show", "runs/nothing").err
+
+
+def test_a_model_says_what_it_knows(theseus: Theseus, here: Path) -> None:
+    result = theseus("models", "show", "runs/transformer")
+    assert (result.code, result.out) == (0, "")
+    for words in ("videos: 5 frames of 32x16 at 8 fps", "2 steps of ddim, guidance 3", "4: red, circle, waterfall", "MiB in runs/"):
+        assert words in result.err
+    knows = [line.split(maxsplit=2) for line in result.err.splitlines() if line.strip().startswith(("shapes", "scenes"))]
+    assert [[part.strip() for part in line] for line in knows] == [
+        ["shapes", "2", "a red circle; circle"],
+        ["scenes", "2", "a waterfall; waterfall"],
+    ]
+    assert "CARD.md" not in result.err
+    (here / "runs/transformer/model/CARD.md").write_text("# What it is\n")
+    assert "runs/transformer/model/CARD.md" in theseus("models", "show", "runs/transformer").err
+    shown = json.loads(theseus("models", "show", "runs/transformer", "--json").out)
     assert shown["defaults"]["frames"] == 5
     assert shown["vocabulary"] == ["a", "red", "circle", "waterfall"]
-    assert "no such model: runs/nothing" in theseus("models", "show", "runs/nothing").err
+    assert shown["knows"] == {"shapes": ["a red circle", "circle"], "scenes": ["a waterfall", "waterfall"]}
+    assert shown["card"] == "runs/transformer/model/CARD.md"
+    assert shown["made_by"] == {"seed": 0}
+
+
+def test_a_tokenizer_says_what_it_is(theseus: Theseus, here: Path) -> None:
+    result = theseus("models", "show", "runs/vae")
+    assert "reconstructions" in result.err and "tokenizer causal_vae" in result.err
+    assert "knows" not in result.err
+
+
+def test_a_long_list_of_what_a_model_knows_is_cut_evenly(theseus: Theseus, here: Path) -> None:
+    knows = {f"group {group}": [f"{group} prompt {number}" for number in range(12)] for group in range(10)}
+    (here / "runs/transformer/model/knows.json").write_text(json.dumps(knows))
+    result = theseus("models", "show", "runs/transformer")
+    assert "7 prompt 0; 7 prompt 3; 7 prompt 6; 7 prompt 9" in result.err
+    assert "prompt 1;" not in result.err
+
+
+def test_an_exported_model_generates(theseus: Theseus, here: Path) -> None:
+    result = theseus("models", "export", "runs/transformer", "shipped/shapes")
+    assert (result.code, result.out) == (0, "shipped/shapes\n")
+    assert "weights in bf16" in result.err
+    assert theseus("generate", "a red circle", "--model", "shipped/shapes").code == 0
+    assert "a red circle; circle" in theseus("models", "show", "shipped/shapes").err
+    assert theseus("models", "export", "runs/vae", "shipped/vae", "--dtype", "fp16").code == 0
+    again = theseus("models", "export", "runs/vae", "shipped/vae")
+    assert again.code == 1 and "there is something already: shipped/vae" in again.err
+    assert theseus("models", "export", "runs/vae", "other", "--dtype", "fp32").code == 2
 
 
 @pytest.mark.parametrize(

@@ -244,9 +244,23 @@ def test_nothing_trained(theseus: Theseus, tmp_path: Path, monkeypatch: pytest.M
     assert "theseus prep gifs/, then theseus train vae, then theseus train transformer" in result.err
 
 
-def test_unknown_words_are_named(theseus: Theseus, here: Path) -> None:
-    assert "no effect: golden, zebra (in: a golden zebra circle)" in theseus("generate", "a golden zebra circle").err
-    assert "never seen" not in theseus("generate", "a red circle").err
+def test_unknown_words_are_named_and_the_nearest_prompts(theseus: Theseus, here: Path) -> None:
+    told = theseus("generate", "the golden zebra circle").err
+    assert "never seen have no effect: golden, zebra (in: the golden zebra circle)" in told, "of the article nothing is said"
+    assert "nearest that it knows: circle; a red circle; waterfall\n" in told
+    for known in ("a red circle", "the waterfall of a circle"):
+        told = theseus("generate", known).err
+        assert "never seen" not in told and "nearest" not in told
+
+
+def test_a_prompt_of_unknown_words_is_made_all_the_same(theseus: Theseus, here: Path) -> None:
+    result = theseus("generate", "a golden zebra", "-o", "out.mp4")
+    assert (result.code, result.out) == (0, "out.mp4\n")
+    assert "any of these words, the video will show something arbitrary: a golden zebra" in result.err
+    assert "nearest that it knows: a red circle; a waterfall" in result.err
+    (here / "runs/transformer/model/knows.json").unlink()
+    result = theseus("generate", "a golden zebra")
+    assert "something arbitrary" in result.err and "nearest" not in result.err
 
 
 def test_a_diverged_model_is_explained(theseus: Theseus, here: Path) -> None:

@@ -152,12 +152,28 @@ def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
         )
         console.say(f"{recipe.quantize}: {before:.1f} MiB of weights became {after:.1f}")
     for prompt in dict.fromkeys(prompts):
-        unknown = pipe.text_encoder.unknown_words(prompt)
-        if unknown:
-            console.warn(f"words that the model has never seen have no effect: {', '.join(unknown)} (in: {prompt})")
+        admit_unknown_words(pipe, prompt)
         tokens, most = pipe.text_encoder.count_tokens(prompt), pipe.text_encoder.max_tokens
         if tokens > most:
             console.warn(f"the model reads {most} tokens, what follows has no effect: {tokens} tokens (in: {prompt})")
+
+
+def admit_unknown_words(pipe: TextToVideo, prompt: str) -> None:
+    """Say which words of a prompt the model has never seen, and what it knows that is nearest; function words are not worth it."""
+    from theseus_core.words import FUNCTION_WORDS, nearest, words
+
+    found = [word for word in dict.fromkeys(words(prompt)) if word not in FUNCTION_WORDS]
+    unseen = pipe.text_encoder.unknown_words(prompt)
+    unknown = [word for word in found if word in unseen]
+    if not unknown:
+        return
+    if unknown == found:
+        console.warn(f"the model has never seen any of these words, the video will show something arbitrary: {prompt}")
+    else:
+        console.warn(f"words that the model has never seen have no effect: {', '.join(unknown)} (in: {prompt})")
+    known = [text for group in pipe.knows.values() for text in group]
+    if known:
+        console.say(f"nearest that it knows: {'; '.join(nearest(prompt, known))}")
 
 
 def make_one(pipe: TextToVideo, recipe: Recipe, output: Path, label: str = "generating") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,15 @@ from theseus_cli import console
 from theseus_cli.options import JsonOption
 
 app = typer.Typer(help="What can be generated with here: runs of this folder, and what came with the package.")
+NameArgument = Annotated[str, typer.Argument(help="A run, a model folder, a bundled or a hub name.", show_default=False)]
+SHOWN_WORDS, SHOWN_PROMPTS = 60, 40
+
+
+class Half(StrEnum):
+    """Two bytes for each weight."""
+
+    bf16 = "bf16"
+    fp16 = "fp16"
 
 
 @app.callback(invoke_without_command=True)
@@ -42,12 +52,69 @@ def list_models(json: JsonOption = False) -> None:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A run, a model folder, a bundled or a hub name.", show_default=False)]) -> None:
-    """Print everything that a model says about itself, as JSON."""
-    from theseus_core.model_folder import describe, find_model, fingerprint, summary, vocabulary
+def show(name: NameArgument, json: JsonOption = False) -> None:
+    """Say what a model knows, what it makes, and how large it is."""
+    from theseus_core import model_folder
 
-    folder = find_model(name)
-    console.emit(summary(name, folder) | describe(folder) | {"hash": fingerprint(folder), "vocabulary": vocabulary(folder)})
+    folder = model_folder.find_model(name)
+    found = model_folder.summary(name, folder) | model_folder.describe(folder) | {"hash": model_folder.fingerprint(folder)}
+    found |= {"vocabulary": model_folder.vocabulary(folder), "knows": model_folder.read_knows(folder)}
+    card = model_folder.card(folder)
+    found["card"] = str(card) if card else None
+    if json:
+        console.emit(found)
+        return
+    console.table(["model", name], facts(found))
+    if found["knows"]:
+        console.table(["knows", "prompts", "for example"], [[*row] for row in examples(found["knows"])])
+    console.say("all of it, and what it was made from: --json")
+
+
+@app.command()
+def export(
+    name: NameArgument,
+    output: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.", show_default=False)],
+    dtype: Annotated[Half, typer.Option("--dtype", help="Precision of the weights.")] = Half.bf16,
+) -> None:
+    """Copy a model for others, with weights of half the size."""
+    from theseus_core.model_folder import export_model, find_model, summary
+
+    folder = find_model(name, "tokenizer")  # that alone would do too
+    export_model(folder, output, dtype.value)
+    before, after = (summary(name, place)["bytes"] / 2**20 for place in (folder, output))
+    console.say(f"wrote {output}: weights in {dtype}, {before:.1f} MiB became {after:.1f}")
+    console.emit(output)
+
+
+def facts(model: dict[str, Any]) -> list[list[str]]:
+    """What there is to say of a model in a line each."""
+    d, vocabulary = model["defaults"], model["vocabulary"]
+    lines = {
+        "makes": makes(model),
+        "in": f"{d['steps']} steps of {d['sampler']}, guidance {d['guidance_scale']:g}" if d else None,
+        "parts": ", ".join(f"{part} {family}" for part, family in model["parts"].items()),
+        "words": counted(vocabulary) if vocabulary is not None else None,
+        "size": f"{model['bytes'] / 2**20:.1f} MiB in {model['folder']}",
+        "hash": model["hash"],
+        "more about it": model["card"],
+    }
+    return [[name, line] for name, line in lines.items() if line is not None]
+
+
+def counted(vocabulary: list[str]) -> str:
+    """How many words, and the commonest of those that show something."""
+    from theseus_core.words import content
+
+    telling = [word for word in vocabulary if content(word)][:SHOWN_WORDS]
+    return f"{len(vocabulary):,}: {', '.join(telling)}{', ...' if len(telling) == SHOWN_WORDS else ''}"
+
+
+def examples(knows: dict[str, list[str]]) -> list[tuple[str, int, str]]:
+    """Of each group its name, its size, and some of its prompts; the fewer groups, the more of each."""
+    from theseus_core.data.clip import spread
+
+    most = max(3, SHOWN_PROMPTS // len(knows))
+    return [(group, len(prompts), "; ".join(spread(prompts, most))) for group, prompts in knows.items()]
 
 
 def makes(model: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,14 +14,16 @@ from torch.nn import functional as F
 from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Text, TextEncoder
 from theseus_core.nn.attention import Attention
+from theseus_core.words import words
 
-PADDING, START, UNKNOWN = range(3)  # the first token numbers; words follow
+PADDING, START = range(2)  # token numbers
+FIRST = 3  # of the words; 2 stands for nothing, and trained models count on it
 
 
 class Config(BaseConfig):
     """Configuration of `builtin`."""
 
-    vocabulary: tuple[str, ...] = Field((), description="the words it knows; token number 3 is the first of them")
+    vocabulary: tuple[str, ...] = Field((), description="the words it knows; it reads no others")
     width: int = Field(256, ge=8, description="E, width of the embeddings")
     layers: int = Field(2, ge=0, description="transformer layers")
     heads: int = Field(4, ge=1, description="attention heads; must divide `width`")
@@ -33,15 +34,6 @@ PRESETS: dict[str, dict[str, object]] = {
     "debug": {"width": 32, "layers": 1, "heads": 2, "max_tokens": 8},
     "small": {},
 }
-
-
-def words(caption: str) -> list[str]:
-    """Lower-case words and numbers of a caption; punctuation is dropped, apostrophes and inner hyphens stay.
-
-    >>> words("A red-hot circle, moving up.")
-    ['a', 'red-hot', 'circle', 'moving', 'up']
-    """
-    return re.findall(r"\w+(?:['’-]\w+)*", caption.lower())
 
 
 def vocabulary_of(captions: Iterable[str]) -> tuple[str, ...]:
@@ -82,8 +74,8 @@ class Model(TextEncoder):
         super().__init__()
         self.config = config
         self.width, self.max_tokens = config.width, config.max_tokens
-        self.numbers = {word: 3 + i for i, word in enumerate(config.vocabulary)}
-        self.words = nn.Embedding(3 + len(config.vocabulary), config.width, padding_idx=PADDING)
+        self.numbers = {word: FIRST + i for i, word in enumerate(config.vocabulary)}
+        self.words = nn.Embedding(FIRST + len(config.vocabulary), config.width, padding_idx=PADDING)
         self.positions = nn.Parameter(torch.randn(config.max_tokens, config.width) * 0.02)
         self.layers = nn.ModuleList(Layer(config.width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
@@ -91,12 +83,15 @@ class Model(TextEncoder):
     def tokenize(self, captions: Sequence[str]) -> Text:
         ids = torch.full((len(captions), self.max_tokens), PADDING)
         for row, caption in zip(ids, captions, strict=True):
-            known = [START, *(self.numbers.get(word, UNKNOWN) for word in words(caption))][: self.max_tokens]
+            known = [START, *self._known(caption)][: self.max_tokens]
             row[: len(known)] = torch.tensor(known)
         return Text(mask=ids != PADDING, ids=ids)
 
     def count_tokens(self, caption: str) -> int:
-        return 1 + len(words(caption))
+        return 1 + len(self._known(caption))
+
+    def _known(self, caption: str) -> list[int]:
+        return [self.numbers[word] for word in words(caption) if word in self.numbers]  # a word never trained would be noise
 
     def forward(self, text: Text) -> Text:
         assert text.ids is not None
