@@ -101,19 +101,15 @@ def choose_examples(captions: Iterable[str], most: int = 400, seed: int = 0) -> 
     At most three quarters of them are the shortest that bring in a new word; the rest is taken evenly from the shorter half of
     the others, which read well.
     """
-    distinct = sorted({caption for caption in captions if content(caption)})
+    shown = {caption: content(caption) for caption in sorted(set(captions))}
+    distinct = [caption for caption, telling in shown.items() if telling]
     Random(seed).shuffle(distinct)
-    distinct.sort(key=lambda caption: len(words(caption)))
-    chosen = dict.fromkeys(_with_new_words(distinct, 3 * most // 4))
+    distinct.sort(key=lambda caption: caption.count(" "))
+    chosen: dict[str, None] = {}
+    seen: set[str] = set()
+    for caption in distinct:
+        if len(chosen) < 3 * most // 4 and not shown[caption] <= seen:
+            chosen[caption] = None
+            seen |= shown[caption]
     others = [caption for caption in distinct if caption not in chosen]
     return sorted([*chosen, *spread(others[: max(most, len(others) // 2)], most - len(chosen))])
-
-
-def _with_new_words(captions: Sequence[str], most: int) -> list[str]:
-    chosen: list[str] = []
-    seen: set[str] = set()
-    for caption in captions:
-        if len(chosen) < most and not content(caption) <= seen:
-            chosen.append(caption)
-            seen |= content(caption)
-    return chosen

@@ -22,6 +22,7 @@ from theseus_core.pipeline import TextToVideo
 from theseus_core.quantize import check_mode, quantize
 from theseus_core.registry import build, configure, family
 from theseus_core.render.sheets import contact_sheet
+from theseus_core.train.known import known_prompts
 from theseus_core.train.runs import (
     DRAWN,
     Outcome,
@@ -86,7 +87,8 @@ def train_generator(
         if run.quantize != "none":  # the model keeps the encoder as it was
             found = replace(found, text_encoder=_text_encoder(run, dataset, trained))
         whence = {**made_by(dataset, run), "tokenizer": str(vae)}
-        save_model(output / "model", found.tokenizer, found.text_encoder, found.generator, found.defaults, whence)
+        known = known_prompts([dataset.records[clip] for clip in trained])
+        save_model(output / "model", found.tokenizer, found.text_encoder, found.generator, found.defaults, whence, known)
         plot(output)
     return Outcome(output, output / "model", last_scores(output))
 
