@@ -10,6 +10,7 @@ import typer
 
 from theseus_cli import console
 from theseus_cli.commands.doctor import doctor
+from theseus_cli.commands.evaluate import evaluate
 from theseus_cli.commands.generate import generate
 from theseus_cli.commands.models import app as models
 from theseus_cli.commands.plot import plot
@@ -37,6 +38,7 @@ app.add_typer(train, name="train")
 app.command()(generate)
 app.command()(replay)
 app.command()(reconstruct)
+app.command()(evaluate)
 app.command()(plot)
 app.add_typer(models, name="models")
 app.command()(doctor)
