@@ -4,6 +4,25 @@ from __future__ import annotations
 
 from theseus_core.config import Tree
 
+# The world that the bundled model was trained on. What is held out of it shows whether a model puts together what it knows.
+WORLD: Tree = {
+    "scenes": ["shapes", "nature"],
+    "hold_out": [
+        "circle moving up-right",
+        "square moving left",
+        "star moving down",
+        "heart growing",
+        "triangle moving in a circle",
+        "diamond bouncing",
+        "red square",
+        "blue star",
+        "green ring",
+        "yellow heart",
+        "purple triangle",
+        "white cross",
+    ],
+}
+
 PRESETS: dict[str, dict[str, Tree]] = {
     "vae": {
         "debug": {
@@ -20,6 +39,15 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "hold_out": 0.0,
             "pictures": 10,
             "train": {"steps": 800, "batch_size": 5, "evaluate_every": 200, "checkpoint_every": 100, "ema": 0.99, "decay": 0.5},
+        },
+        # The bundled model's. Few channels: every one more is one more that the transformer has to learn to draw.
+        "world": {
+            "model_preset": "tiny",
+            "model": {"latent_channels": 8},
+            "hold_out": 0.002,
+            "world": WORLD,
+            "pictures": 16,
+            "train": {"steps": 1000, "batch_size": 8, "evaluate_every": 500, "checkpoint_every": 250, "ema": 0.995, "decay": 0.5},
         },
     },
     "transformer": {
@@ -51,6 +79,24 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "checkpoint_every": 100,
                 "ema": 0.99,
                 "decay": 0.5,
+            },
+        },
+        # The bundled model's, together with the vae's of this name. A token is 32x32 pixels and four frames: 80 of them a clip.
+        "world": {
+            "model": {"width": 256, "layers": 8, "heads": 4, "patch": 4, "shift": 2.0},
+            "text": {"max_tokens": 24},
+            "windows": 1,
+            "hold_out": 0.005,
+            "world": {**WORLD, "clips": 14_000},
+            "prompts": 16,
+            "sampling": {"steps": 12, "guidance_scale": 3.0},
+            "train": {
+                "steps": 5000,
+                "batch_size": 48,
+                "lr": 3e-3,
+                "evaluate_every": 500,
+                "checkpoint_every": 100,
+                "decay": 0.4,
             },
         },
     },

@@ -3,62 +3,62 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from theseus_cli.main import main
 from theseus_core import world
-from theseus_core.contracts import Text
+from theseus_core.data.loader import common_size
 from theseus_core.data.shards import Dataset
-from theseus_core.data.sources.world import World, WorldSettings, WorldSource
+from theseus_core.data.sources.world import Drawn, World, WorldClips, WorldSettings
 from theseus_core.errors import TheseusError
 from theseus_core.render.video import read
 
-SMALL = WorldSettings(height=16, width=24, hold_out=("circle moving up-right",))
+SMALL = Drawn(height=16, width=24, hold_out=("circle moving up-right",), clips=12)
 
 
-def source(settings: WorldSettings = SMALL, **changes: object) -> WorldSource:
-    return WorldSource(settings, **({"batch_size": 8, "accumulate": 1} | changes))  # type: ignore[arg-type]
+def clips_of(**changes: object) -> WorldClips:
+    return WorldClips(SMALL.model_copy(update=changes), Path("nowhere"))
 
 
-def lengths(captions: Sequence[str]) -> Text:
-    ids = torch.tensor([[len(caption)] for caption in captions])
-    return Text(mask=ids >= 0, ids=ids)
+def test_clips_of_the_world_stand_in_for_a_dataset() -> None:
+    clips = clips_of(fps=10.0)
+    assert len(clips) == len(clips.records) == 12
+    assert common_size(clips) == (16, 24)
+    read = clips.read(5)
+    assert read.frames.shape == (17, 16, 24, 3)
+    assert read.fps == 10
+    assert read.caption == clips.records[5].captions[0]
+    np.testing.assert_array_equal(read.frames, clips_of().read(5).frames)
+    drawn = ((clips.world.render([5])[0] + 1) * 127.5).round().byte().permute(1, 2, 3, 0).numpy()
+    np.testing.assert_array_equal(read.frames, drawn)
+    assert not np.array_equal(read.frames, clips.read(6).frames)
 
 
-def test_a_batch_is_a_function_of_its_step() -> None:
-    first, again = source().batch(3, 0, 0, 1), source().batch(3, 0, 0, 1)
-    assert first.video is not None and again.video is not None
-    assert first.video.shape == (8, 3, 17, 16, 24)
-    assert torch.equal(first.video, again.video)
-    assert first.captions == again.captions
-    assert first.text is None
-    other = source().batch(4, 0, 0, 1)
-    assert other.video is not None and not torch.equal(first.video, other.video)
-    assert set(first.captions).isdisjoint(other.captions)
+def test_captions_are_those_of_the_clips_in_several_wordings() -> None:
+    clips = clips_of(clips=60, wordings=3)
+    assert max(len(record.captions) for record in clips.records) == 3
+    for number, record in enumerate(clips.records):
+        for caption in record.captions:
+            asked = world.parse(caption)
+            assert asked is not None and asked.attributes.items() <= clips.world.describe(number).attributes.items()
 
 
-def test_ranks_and_micro_steps_share_out_the_same_clips() -> None:
-    whole = source().batch(2, 0, 0, 1)
-    parts = [source(accumulate=2).batch(2, micro, rank, 2) for micro in range(2) for rank in range(2)]
-    assert [part.video.shape[0] for part in parts if part.video is not None] == [2, 2, 2, 2]
-    assert [caption for part in parts for caption in part.captions] == list(whole.captions)
-    assert whole.video is not None
-    assert torch.equal(torch.cat([part.video for part in parts if part.video is not None]), whole.video)
+def test_what_is_named_is_as_often_as_any_other() -> None:
+    kinds = Counter(World(SMALL.model_copy(update={"scenes": ("shapes", "nature")})).describe(n).kind for n in range(600))
+    assert 240 < kinds["shapes"] < 360
+    assert len(kinds) > 20
+    twice = Counter(World(SMALL.model_copy(update={"scenes": ("shapes", "shapes", "rain")})).describe(n).kind for n in range(600))
+    assert 340 < twice["shapes"] < 460
 
 
-def test_captions_are_those_of_the_clips_and_are_dropped_in_part() -> None:
-    drops = source(words=lengths, caption_dropout=0.25, batch_size=200)
-    kept = [drops._caption(number) for number in range(200)]
-    assert 25 < kept.count("") < 75
-    clips = World(SMALL)
-    assert [caption for caption in kept if caption] == [clips.caption(n) for n, caption in enumerate(kept) if caption]
-    batch = source(words=lengths, caption_dropout=0.25).batch(0, 0, 0, 1)
-    assert batch.text is not None and batch.text.ids is not None
-    assert batch.text.ids.flatten().tolist() == [len(caption) for caption in kept[:8]]
+def test_one_object_means_one() -> None:
+    both, one = World(SMALL), World(SMALL.model_copy(update={"objects": 1}))
+    assert any("relation" in both.describe(number).attributes for number in range(100))
+    assert not any("relation" in one.describe(number).attributes for number in range(300))
 
 
 def test_what_is_held_out_never_comes() -> None:
@@ -69,22 +69,46 @@ def test_what_is_held_out_never_comes() -> None:
 
 
 def test_the_fingerprint_knows_what_was_asked_for() -> None:
-    changed = [
-        source(SMALL.model_copy(update={"seed": 1})),
-        source(SMALL.model_copy(update={"hold_out": ()})),
-        source(SMALL.model_copy(update={"frames": 21})),
-        source(words_fingerprint="other words"),
-        source(caption_dropout=0.1),
-    ]
-    prints = [each.fingerprint for each in (source(), *changed)]
+    changes: list[dict[str, object]] = [{"seed": 1}, {"hold_out": ()}, {"frames": 21}, {"wordings": 2}, {"clips": 13}]
+    prints = [clips_of(**change).fingerprint for change in ({}, *changes)]
     assert len(set(prints)) == len(prints)
-    assert source().fingerprint == prints[0]
+    assert clips_of().fingerprint == prints[0]
+
+
+def test_the_fingerprint_knows_how_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = clips_of().fingerprint
+    draw = world.render
+    monkeypatch.setattr(world, "render", lambda *arguments: draw(*arguments) * 0.9)
+    assert clips_of().fingerprint != before
+
+
+def test_the_world_trains_both_models_without_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--data", "world", "--preset", "debug", "--steps", "2", "--set", "world.clips=24", "--set", "world.height=16"]
+    small += ["--set", "world.width=16", "--hold-out", "circle moving up-right", "--scenes", "shapes,rain"]
+    vae, transformer = tmp_path / "vae", tmp_path / "transformer"
+    assert run("train", "vae", *small, "-o", vae) == 0
+    assert run("train", "transformer", *small, "--vae", vae, "-o", transformer) == 0
+    made = json.loads((transformer / "model/model.json").read_text())["made_by"]["settings"]["world"]
+    assert made["hold_out"] == ["circle moving up-right"] and made["scenes"] == ["shapes", "rain"]
+    assert not list(tmp_path.rglob("clips.jsonl"))
+    assert "theseus generate" in capsys.readouterr().err
+
+
+def test_settings_of_the_world_are_refused_for_a_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "vae", "--data", tmp_path / "dataset", "--hold-out", "red star") == 1
+    assert "the data is a dataset" in capsys.readouterr().err
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return int(end.value.code or 0)
 
 
 @pytest.mark.parametrize(("key", "value"), [("frames", 16), ("height", 8), ("seed", -1), ("scenes", ())])
 def test_settings_that_make_no_clip_are_refused(key: str, value: object) -> None:
     with pytest.raises(ValueError, match=key):
-        WorldSettings(**{key: value})  # type: ignore[arg-type]
+        WorldSettings(**{key: value})
 
 
 def synth(*arguments: object) -> int:

@@ -41,8 +41,18 @@ class TrainDType(StrEnum):
 
 
 TRAINING, RUN = "Training", "Run"
-DataOption = Annotated[Path, typer.Option("--data", help="A prepared dataset.", rich_help_panel=RUN)]
-PresetOption = Annotated[str, typer.Option("--preset", help="debug, tiny, small, base, or ten-clips.", rich_help_panel=RUN)]
+DataOption = Annotated[
+    Path, typer.Option("--data", help='A prepared dataset; or "world", to draw clips while training.', rich_help_panel=RUN)
+]
+ScenesOption = Annotated[
+    str | None,
+    typer.Option("--scenes", help="Of the world: kinds of clips, with commas between them: shapes,nature.", rich_help_panel=RUN),
+]
+HoldOutOption = Annotated[
+    list[str] | None,
+    typer.Option("--hold-out", help='Of the world: never show "circle moving up-right". May be given again.', rich_help_panel=RUN),
+]
+PresetOption = Annotated[str, typer.Option("--preset", help="debug, tiny, small, base, ten-clips, or world.", rich_help_panel=RUN)]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="A YAML file laid over the preset; every key is obeyed.", rich_help_panel=RUN)
 ]
@@ -78,6 +88,8 @@ def vae(
     preset: PresetOption = "small",
     config: ConfigOption = None,
     settings: SetOption = None,
+    scenes: ScenesOption = None,
+    hold_out: HoldOutOption = None,
     steps: StepsOption = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
@@ -94,7 +106,7 @@ def vae(
     """Train a video autoencoder: clips to small latents and back."""
     from theseus_core.train.tokenizer import train_tokenizer
 
-    flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers)
+    flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers) | _world_flags(scenes, hold_out)
     run = _configured("vae", preset, config, flags, settings, data, epochs)
     with _reported("training") as report:
         report.note(f"training {run.family} ({run.model_preset}) on {data}, {run.train.steps} steps, into {output}")
@@ -123,6 +135,8 @@ def transformer(
     preset: PresetOption = "small",
     config: ConfigOption = None,
     settings: SetOption = None,
+    scenes: ScenesOption = None,
+    hold_out: HoldOutOption = None,
     steps: StepsOption = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
@@ -139,7 +153,7 @@ def transformer(
     """Train a generator: words to latents, which the autoencoder turns into a video."""
     from theseus_core.train.generator import train_generator
 
-    flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers)
+    flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers) | _world_flags(scenes, hold_out)
     if quantize is not None:
         flags["quantize"] = quantize.value
     if text is not None:
@@ -178,6 +192,12 @@ def _flags(
     return flags | ({"family": family} if family is not None else {})
 
 
+def _world_flags(scenes: str | None, hold_out: list[str] | None) -> dict[str, Any]:
+    given = {"scenes": [name.strip() for name in scenes.split(",")] if scenes else None, "hold_out": hold_out}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    return {"world": chosen} if chosen else {}
+
+
 def _text_flags(text: str) -> dict[str, Any]:
     """`builtin`, a preset of the frozen encoders (clip, t5, ...), or the name or folder of one."""
     from theseus_core.registry import family
@@ -200,9 +220,12 @@ def _configured(
 ) -> Any:
     """The run's settings: over the preset the YAML file, the flags and `--set`, the strongest last; epochs become steps."""
     from theseus_core.config import assignments, read_yaml
-    from theseus_core.train.runs import configure_run
+    from theseus_core.train.runs import configure_run, is_world, open_clips
 
     given = [read_yaml(config) if config is not None else {}, flags, assignments(settings or [])]
+    if any(tree.get("world") for tree in given) and not is_world(data):
+        hint = "--data world draws clips; what a dataset of drawn clips shows is decided by theseus synth"
+        raise TheseusError(f"settings of the world are given, and the data is a dataset: {data}", hint=hint)
     run = configure_run(kind, preset, *given)
     if epochs is None:
         return run
@@ -211,9 +234,8 @@ def _configured(
     if not (math.isfinite(epochs) and epochs > 0):
         raise TheseusError(f"--epochs must be a number above 0, not: {epochs:g}")
     from theseus_core.data.loader import split
-    from theseus_core.data.shards import Dataset
 
-    trained, _ = split(Dataset.open(data), run.hold_out)
+    trained, _ = split(open_clips(data, run, Path()), run.hold_out)
     steps = max(1, round(epochs * len(trained) / run.train.batch_size))
     return configure_run(kind, preset, *given, {"train": {"steps": steps}})
 

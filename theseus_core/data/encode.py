@@ -7,7 +7,9 @@ dataset, another encoder or another precision has another folder, so what is rea
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,14 @@ from torch import Tensor, nn
 from theseus_core.config import dump
 from theseus_core.contracts import Batch, Progress, Text, TextEncoder, VideoTokenizer
 from theseus_core.data.loader import Draw, digest, window, window_starts
-from theseus_core.data.shards import Dataset
+from theseus_core.data.shards import Clips, Frames
 from theseus_core.device import autocast
 from theseus_core.errors import TheseusError
 from theseus_core.files import replacing
 
 CLIPS_PER_FILE = 256
 CAPTIONS_PER_FILE = 4096
+READERS = 2  # threads that read, or draw, clips while others are encoded
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -56,7 +59,7 @@ class LatentCache:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Clips,
         tokenizer: VideoTokenizer,
         frames: int,
         windows: int,
@@ -92,14 +95,22 @@ class LatentCache:
                 begin = number * CLIPS_PER_FILE
                 clips = range(begin, min(begin + CLIPS_PER_FILE, len(self.dataset)))
                 with torch.no_grad(), autocast(device, dtype):
-                    encoded = {str(clip): self._latents(tokenizer, clip, device) for clip in clips}
+                    encoded = {str(clip): self._latents(tokenizer, frames, device) for clip, frames in self._read_ahead(clips)}
                 _write(encoded, self._path(number))
             if progress is not None:
                 progress(number + 1, total)
 
-    def _latents(self, tokenizer: VideoTokenizer, clip: int, device: torch.device) -> Tensor:
+    def _read_ahead(self, clips: range) -> Iterator[tuple[int, Frames]]:
+        """Each clip with its frames, in order; the next few are being read meanwhile."""
+        with ThreadPoolExecutor(READERS, thread_name_prefix="clips") as pool:
+            coming = deque(pool.submit(self.dataset.read, clip) for clip in clips[: 2 * READERS])
+            for place, clip in enumerate(clips):
+                frames = coming.popleft().result().frames
+                coming.extend(pool.submit(self.dataset.read, later) for later in clips[place + 2 * READERS :][:1])
+                yield clip, frames
+
+    def _latents(self, tokenizer: VideoTokenizer, frames: Frames, device: torch.device) -> Tensor:
         """(windows, Z, t, h, w) of a clip in half precision, one window after the other: memory stays small."""
-        frames = self.dataset.read(clip).frames
         starts = window_starts(len(frames), self.frames, self.windows)
         parts = [tokenizer.encode(window(frames, self.frames, start)[None].to(device)) for start in starts]
         return torch.cat(parts).half().cpu().contiguous()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from theseus_core.contracts import Batch
-from theseus_core.data.shards import Dataset
+from theseus_core.data.shards import Clips
 from theseus_core.errors import TheseusError
 
 
@@ -58,7 +58,7 @@ class VideoSource:
         max_stride: windows take every frame, or every second, up to this many, where the clip is long enough.
     """
 
-    def __init__(self, dataset: Dataset, draw: Draw, frames: int, max_stride: int = 1) -> None:
+    def __init__(self, dataset: Clips, draw: Draw, frames: int, max_stride: int = 1) -> None:
         self.dataset, self.draw, self.frames, self.max_stride = dataset, draw, frames, max_stride
         self.fingerprint = digest(dataset.fingerprint, draw.seed, draw.clips, frames, max_stride)
 
@@ -86,7 +86,7 @@ def window_starts(frames: int, length: int, count: int) -> list[int]:
     return sorted({round(room * i / max(1, count - 1)) for i in range(count)})
 
 
-def split(dataset: Dataset, hold_out: float) -> tuple[list[int], list[int]]:
+def split(dataset: Clips, hold_out: float) -> tuple[list[int], list[int]]:
     """Places of the clips to train on and of those held out: a share of the sources, by a hash of their names.
 
     Windows of one long source stay together; a source keeps its side when the dataset grows.
@@ -101,7 +101,7 @@ def _position(source: str) -> float:
     return int.from_bytes(hashlib.sha256(source.encode(errors="surrogateescape")).digest()[:6], "big") / 2**48
 
 
-def common_size(dataset: Dataset) -> tuple[int, int]:
+def common_size(dataset: Clips) -> tuple[int, int]:
     """(H, W) that all clips share, as a batch needs.
 
     Raises:
@@ -118,6 +118,6 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
 
-def stack_windows(dataset: Dataset, clips: Sequence[int], frames: int) -> Tensor:
+def stack_windows(dataset: Clips, clips: Sequence[int], frames: int) -> Tensor:
     """(B, 3, T, H, W): the first window of each clip."""
     return torch.stack([window(dataset.read(clip).frames, frames) for clip in clips])

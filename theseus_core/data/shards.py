@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from shlex import quote
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import zstandard
@@ -111,6 +111,26 @@ def fingerprint(records: Iterable[Record]) -> str:
 
 def chunk_path(folder: Path, chunk: int) -> Path:
     return folder / "chunks" / f"{chunk:05d}.zst"
+
+
+class Clips(Protocol):
+    """What a training reads: a `Dataset` on disk, or clips that are drawn as they are asked for.
+
+    Attributes:
+        path: a folder for what is computed of the clips.
+        fingerprint: of what the clips show and what they are called.
+        records: one per clip, at least one.
+    """
+
+    path: Path
+    fingerprint: str
+    records: list[Record]
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Clip:
+        """The clip of `records[index]`, with the first of its captions. Threads may call it at the same time."""
+        ...
 
 
 class Dataset:

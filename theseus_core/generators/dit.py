@@ -38,6 +38,7 @@ class Config(BaseConfig):
     positions: Literal["rotary", "sincos", "both"] = Field(
         "both", description="rotary (relative, in attention), sincos (absolute, added to the tokens), or both"
     )
+    pooled_text: bool = Field(True, description="the mean of the words steers every norm too, as the time does")
     shift: float = Field(1.0, gt=0, description="how far training and sampling times are moved towards the noise")
 
     @model_validator(mode="after")
@@ -116,6 +117,7 @@ class Model(Generator):
         self.patch_in = nn.Linear(config.latent_channels * config.patch**2, config.width)
         self.text_in = nn.Linear(config.text_width, config.width)
         self.time_in = TimeEmbedding(config.width, config.time_width)
+        self.pooled_in = nn.Linear(config.text_width, config.time_width) if config.pooled_text else None
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.time_width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, eps=1e-5)
         self.modulation = nn.Linear(config.time_width, 2 * config.width)
@@ -132,7 +134,10 @@ class Model(Generator):
         video = self.patch_in(patchify(latents, self.config.patch))  # (B, N, D)
         if self.config.positions != "rotary":
             video = video + sincos_3d(*grid, self.config.width, latents.device)
-        time = F.silu(self.time_in(t))  # (B, time width)
+        time = self.time_in(t)  # (B, time width)
+        if self.pooled_in is not None:
+            time = time + self.pooled_in(masked_mean(text.embeddings, text.mask))
+        time = F.silu(time)
         mask = F.pad(text.mask, (0, video.shape[1]), value=True)  # (B, L + N)
         rotation = self._rotation(words.shape[1], grid, latents.device)
         for block in self.blocks:
@@ -188,6 +193,12 @@ class Model(Generator):
                 hint=f"{w - w % patch}x{h - h % patch} latents would do",
             )
         return t, h // patch, w // patch
+
+
+def masked_mean(words: Tensor, mask: Tensor) -> Tensor:
+    """(B, L, E) and (B, L) to (B, E): the mean of what the mask lets through, zero where that is nothing."""
+    weights = mask.unsqueeze(-1).to(words.dtype)
+    return (words * weights).sum(1) / weights.sum(1).clamp_min(1)
 
 
 def patchify(latents: Tensor, patch: int) -> Tensor:

@@ -14,7 +14,7 @@ from theseus_core.contracts import Conditioned, Generator, TextEncoder, Trainabl
 from theseus_core.data.clip import spread
 from theseus_core.data.encode import CaptionCache, LatentCache, LatentSource, weights_hash
 from theseus_core.data.loader import Draw, common_size, split
-from theseus_core.data.shards import Dataset
+from theseus_core.data.shards import Clips
 from theseus_core.device import autocast, pick_device, pick_dtype
 from theseus_core.errors import TheseusError
 from theseus_core.model_folder import Parts, Settings, check_match, load_tokenizer, save_model
@@ -31,6 +31,7 @@ from theseus_core.train.runs import (
     described,
     last_scores,
     made_by,
+    open_clips,
     plot,
     say_what_is_measured,
 )
@@ -46,7 +47,7 @@ def train_generator(
         TheseusError: see `Trainer`; or dataset, tokenizer and settings do not fit together.
     """
     report = report or Report()
-    dataset = Dataset.open(data)
+    dataset = open_clips(data, run, output)
     trained, held = split(dataset, run.hold_out)
     device = pick_device(run.train.device)
     dtype = pick_dtype(run.train.dtype, device)
@@ -96,7 +97,7 @@ def train_generator(
 # --- what is trained ---
 
 
-def _build(run: TransformerRun, dataset: Dataset, tokenizer: VideoTokenizer, trained: Sequence[int]) -> Parts:
+def _build(run: TransformerRun, dataset: Clips, tokenizer: VideoTokenizer, trained: Sequence[int]) -> Parts:
     text_encoder = _text_encoder(run, dataset, trained)
     generator = _generator(run, tokenizer, text_encoder)
     check_match(generator, tokenizer, text_encoder)
@@ -111,7 +112,7 @@ def _build(run: TransformerRun, dataset: Dataset, tokenizer: VideoTokenizer, tra
     return Parts(tokenizer, text_encoder, generator, defaults)
 
 
-def _text_encoder(run: TransformerRun, dataset: Dataset, trained: Sequence[int]) -> TextEncoder:
+def _text_encoder(run: TransformerRun, dataset: Clips, trained: Sequence[int]) -> TextEncoder:
     fit = getattr(family("text", run.text_family), "fit", None)  # a family may take a part of its settings from the captions
     captions = (caption for clip in trained for caption in dataset.records[clip].captions)
     changes = merge(fit(captions), run.text) if fit else run.text
@@ -150,7 +151,7 @@ def _with_trained(parts: Parts, model: Trainable) -> Parts:
 
 def _source(
     run: TransformerRun,
-    dataset: Dataset,
+    dataset: Clips,
     parts: Parts,
     trained: Sequence[int],
     device: torch.device,
@@ -167,7 +168,7 @@ def _source(
     return LatentSource(latents, draw, cache.read, cache.fingerprint, run.caption_dropout)
 
 
-def _say_what_is_cut(report: Report, text_encoder: TextEncoder, dataset: Dataset) -> None:
+def _say_what_is_cut(report: Report, text_encoder: TextEncoder, dataset: Clips) -> None:
     counts = [text_encoder.count_tokens(caption) for record in dataset.records for caption in record.captions]
     cut = sum(count > text_encoder.max_tokens for count in counts)
     if cut:

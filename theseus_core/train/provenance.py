@@ -47,6 +47,7 @@ def refuse_foreign_folder(folder: Path) -> None:
         raise TheseusError(f"cannot read the run folder: {folder}", hint=error.strerror) from error
     if "dataset.json" in names:
         raise TheseusError(f"not a run folder: {folder}", hint="it holds a dataset: give another -o")
+    names -= {"cache"}  # latents of drawn clips, which are there before the run's first line
     if names and not names & {".lock", "metrics.jsonl"} and not _describes_a_run(folder / "config.json"):
         raise TheseusError(f"not a run folder: {folder}", hint=f"it holds other files, {min(names)} among them: give another -o")
 

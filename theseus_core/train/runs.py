@@ -11,7 +11,9 @@ from pydantic import Field
 
 from theseus_core.config import Config, Tree, dump, merge, validate
 from theseus_core.contracts import Progress as CountProgress
-from theseus_core.data.shards import Dataset
+from theseus_core.data.shards import Clips, Dataset
+from theseus_core.data.sources.world import NAME as WORLD
+from theseus_core.data.sources.world import Drawn, WorldClips
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.presets import PRESETS
 from theseus_core.render.plots import curves
@@ -47,6 +49,7 @@ class Run(Config):
     model: dict[str, Any] = Field(default_factory=dict, description="changes to the family's preset")
     frames: int = Field(17, ge=1, description="T, frames of a training window; shorter clips hold their last frame")
     hold_out: float = Field(0.05, ge=0, lt=1, description="share of the sources kept from training, to measure on")
+    world: Drawn = Field(default_factory=Drawn, description="what is drawn where the data is the world, and no dataset")
 
 
 class VaeRun(Run):
@@ -114,6 +117,22 @@ class Outcome:
     scores: Scores
 
 
+def is_world(data: Path) -> bool:
+    """Whether this names the procedural world; where a dataset of that name is here, it is meant."""
+    return data == Path(WORLD) and not (data / "dataset.json").exists()
+
+
+def open_clips(data: Path, run: Run, output: Path) -> Clips:
+    """A prepared dataset, or the clips of the world; what is computed of the latter goes into the folder `output`.
+
+    Raises:
+        TheseusError: see `Dataset.open` and `WorldClips`.
+    """
+    if not is_world(data):
+        return Dataset.open(data)
+    return WorldClips(run.world.model_copy(update={"frames": max(run.world.frames, run.frames)}), output)
+
+
 def say_what_is_measured(report: Report, held: Sequence[int], hold_out: float) -> None:
     if held:
         report.note(f"held out from training, and measured on: {len(held)} clips")
@@ -127,8 +146,11 @@ def described(kind: str, run: Run) -> Tree:
     return {"kind": kind, **tree}
 
 
-def made_by(dataset: Dataset, run: VaeRun | TransformerRun) -> Tree:
-    return {"dataset": dataset.fingerprint, "settings": dump(run), "versions": versions(), "seed": run.train.seed}
+def made_by(dataset: Clips, run: VaeRun | TransformerRun) -> Tree:
+    settings = dump(run)
+    if not isinstance(dataset, WorldClips):
+        del settings["world"]  # which decided nothing
+    return {"dataset": dataset.fingerprint, "settings": settings, "versions": versions(), "seed": run.train.seed}
 
 
 def plot(output: Path) -> None:

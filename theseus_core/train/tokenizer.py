@@ -12,14 +12,25 @@ from torch import Tensor
 from theseus_core.contracts import Trainable, VideoTokenizer
 from theseus_core.data.clip import Clip, spread
 from theseus_core.data.loader import Draw, VideoSource, common_size, split, stack_windows
-from theseus_core.data.shards import Dataset
+from theseus_core.data.shards import Clips
 from theseus_core.device import autocast, pick_device, pick_dtype
 from theseus_core.losses import psnr, ssim
 from theseus_core.model_folder import save_tokenizer
 from theseus_core.pipeline import to_frames
 from theseus_core.registry import build, configure
 from theseus_core.render.sheets import comparison
-from theseus_core.train.runs import DRAWN, Outcome, Report, VaeRun, described, last_scores, made_by, plot, say_what_is_measured
+from theseus_core.train.runs import (
+    DRAWN,
+    Outcome,
+    Report,
+    VaeRun,
+    described,
+    last_scores,
+    made_by,
+    open_clips,
+    plot,
+    say_what_is_measured,
+)
 from theseus_core.train.trainer import Scores, Trainer
 
 
@@ -30,7 +41,7 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
         TheseusError: see `Trainer`; or the dataset does not fit the settings.
     """
     report = report or Report()
-    dataset = Dataset.open(data)
+    dataset = open_clips(data, run, output)
     trained, held = split(dataset, run.hold_out)
     shown = spread(held or trained, run.pictures)
     device = pick_device(run.train.device)
@@ -74,12 +85,12 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
     return Outcome(output, output / "model", last_scores(output))
 
 
-def _windows(dataset: Dataset, clips: Sequence[int], frames: int, at_once: int = 4) -> Iterator[Tensor]:
+def _windows(dataset: Clips, clips: Sequence[int], frames: int, at_once: int = 4) -> Iterator[Tensor]:
     for i in range(0, len(clips), at_once):
         yield stack_windows(dataset, clips[i : i + at_once], frames)
 
 
-def _draw_reconstructions(tokenizer: VideoTokenizer, dataset: Dataset, clips: Sequence[int], frames: int, folder: Path) -> Scores:
+def _draw_reconstructions(tokenizer: VideoTokenizer, dataset: Clips, clips: Sequence[int], frames: int, folder: Path) -> Scores:
     """Take clips through the tokenizer and back: pictures and videos into the folder, PSNR and SSIM back."""
     device = next(tokenizer.parameters()).device
     originals, outputs, ratios, likenesses = [], [], [], []

@@ -1,29 +1,38 @@
-"""Clips of the procedural world: drawn while a training asks for them, or made once as a dataset."""
+"""Clips of the procedural world: drawn when a training asks for them, or made once as a dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from random import Random
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from theseus_core import world
 from theseus_core.config import Config, dump
-from theseus_core.contracts import Batch, Text
 from theseus_core.data.clip import Clip
 from theseus_core.data.loader import digest
+from theseus_core.data.shards import Record
 from theseus_core.world import Description
+from theseus_core.world.shapes import RELATIONS
 
 AT_ONCE = 4  # clips drawn together where they are made one after the other
-PROBE = 100  # captions that stand for the world in a fingerprint: another grammar, or other chances, make other ones
+NAME = "world"  # what a training calls this instead of the folder of a dataset
 
 
 class WorldSettings(Config):
     """Which clips of the world, and how large."""
 
-    scenes: tuple[str, ...] = Field(("shapes",), min_length=1, description="groups or kinds, each kind as often as any other")
+    scenes: tuple[str, ...] = Field(
+        ("shapes",),
+        min_length=1,
+        description="groups or kinds, each as often as any other, and twice as often where named twice",
+    )
+    objects: int = Field(2, ge=1, le=2, description="shapes in a clip, at most")
     hold_out: tuple[str, ...] = Field((), description='what is never shown, in words: "circle moving up-right"')
     seed: int = Field(0, ge=0, lt=2**63, description="another seed gives other clips")
     frames: int = Field(17, ge=17, description="T; with fewer, what spins turns too far between two frames")
@@ -40,11 +49,14 @@ class World:
 
     def __init__(self, settings: WorldSettings) -> None:
         self.settings = settings
-        self.kinds = world.kinds_of(settings.scenes)
+        self.kinds = [world.kinds_of([name]) for name in settings.scenes]
         self.hold_out = tuple(world.wanted(text) for text in settings.hold_out)
+        pairs = tuple(Description("shapes", {"relation": relation}) for relation in RELATIONS)
+        self.never = self.hold_out + (pairs if settings.objects == 1 else ())
 
     def describe(self, number: int) -> Description:
-        return world.sample(self._seed(number), self.kinds, self.hold_out)
+        seed = self._seed(number)
+        return world.sample(seed, Random(f"kinds {seed}").choice(self.kinds), self.never)
 
     def caption(self, number: int) -> str:
         return world.caption(self.describe(number), self._seed(number))
@@ -54,53 +66,70 @@ class World:
         s = self.settings
         return world.render([self.describe(number) for number in numbers], s.frames, s.height, s.width, device)
 
+    def frames(self, numbers: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """(T, H, W, 3) of each, as a dataset would hold them."""
+        pixels = self.render(numbers).add(1).mul(127.5).round().byte().permute(0, 2, 3, 4, 1).contiguous()
+        return [clip.numpy() for clip in pixels]
+
     def clips(self, count: int, fps: float) -> Iterator[Clip]:
         """The first `count` clips, for a dataset."""
         for start in range(0, count, AT_ONCE):
             numbers = range(start, min(start + AT_ONCE, count))
-            frames = self.render(numbers).add(1).mul(127.5).round().byte().permute(0, 2, 3, 4, 1).contiguous()
-            yield from (Clip(frames[i].numpy(), fps, self.caption(number)) for i, number in enumerate(numbers))
+            yield from (Clip(frames, fps, self.caption(n)) for n, frames in zip(numbers, self.frames(numbers), strict=True))
 
     def _seed(self, number: int) -> int:
         return (self.settings.seed << 40) + number
 
 
-class WorldSource:
-    """Batches that no training sees twice: every clip is drawn for its place in the training.
+class Drawn(WorldSettings):
+    """A world to train on: how much of it, and in how many words."""
+
+    clips: int = Field(20_000, ge=2, description="how many different ones; their latents are kept, 40 KB each at 17x128x128")
+    wordings: int = Field(4, ge=1, description="captions of each clip, of which every use takes one")
+    fps: float = Field(8.0, gt=0, description="frames a second that they stand for")
+
+
+class WorldClips:
+    """The first clips of a world, in the place of a dataset on disk: a clip is drawn whenever it is read.
 
     Args:
-        batch_size: clips a step, over all ranks and micro-steps.
-        accumulate: micro-steps a step.
-        words: captions to text, as a text encoder's `tokenize` does; None for a tokenizer, which needs none.
-        words_fingerprint: of what `words` gives.
-        caption_dropout: the share of captions replaced by "", which classifier-free guidance needs.
-        device: where the clips are drawn, and stay.
+        path: a folder of the training's own, for what is computed of the clips.
+
+    Raises:
+        TheseusError: no such scenes, or what is held out leaves nothing.
     """
 
-    def __init__(
-        self,
-        settings: WorldSettings,
-        batch_size: int,
-        accumulate: int = 1,
-        words: Callable[[Sequence[str]], Text] | None = None,
-        words_fingerprint: str = "",
-        caption_dropout: float = 0.0,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.world, self.batch_size, self.accumulate = World(settings), batch_size, accumulate
-        self.words, self.caption_dropout, self.device = words, caption_dropout, device
-        probe = [self.world.caption(number) for number in range(PROBE)]
-        self.fingerprint = digest(dump(settings), probe, words_fingerprint, caption_dropout)
+    def __init__(self, settings: Drawn, path: Path) -> None:
+        self.path, self.settings, self.world = path, settings, World(settings)
+        self.records = [self._record(number) for number in range(settings.clips)]
+        self.fingerprint = digest("world", dump(settings), [record.captions for record in self.records], self._probe())
 
-    def batch(self, step: int, micro: int, rank: int, world: int) -> Batch:
-        """Video (B, 3, T, H, W), its captions, and their text where there are `words`."""
-        size = self.batch_size // (self.accumulate * world)
-        first = step * self.batch_size + (micro * world + rank) * size
-        numbers = range(first, first + size)
-        captions = [self._caption(number) for number in numbers]
-        text = self.words(captions) if self.words else None
-        return Batch(video=self.world.render(numbers, self.device), text=text, captions=captions)
+    def __len__(self) -> int:
+        return self.settings.clips
 
-    def _caption(self, number: int) -> str:
-        dropped = Random(f"dropped {self.world.settings.seed} {number}").random() < self.caption_dropout
-        return "" if dropped else self.world.caption(number)
+    def read(self, index: int) -> Clip:
+        return Clip(self.world.frames([index])[0], self.settings.fps, self.records[index].captions[0])
+
+    def _probe(self) -> list[float]:
+        """How light a small clip of each kind is: what is computed of the clips is stale once they are drawn otherwise."""
+        kinds = dict.fromkeys(kind for kinds in self.world.kinds for kind in kinds)
+        small = world.render([world.sample(0, [kind]) for kind in kinds], self.settings.frames, 16, 16)
+        return [round(light, 2) for light in small.mean((1, 2, 3, 4)).tolist()]
+
+    def _record(self, number: int) -> Record:
+        s, described = self.settings, self.world.describe(number)
+        wordings = (world.caption(described, s.wordings * number + which) for which in range(s.wordings))
+        return Record(
+            key=f"{NAME} {number}",
+            source=f"{NAME} {number}",
+            captions=tuple(dict.fromkeys(wordings)),
+            caption_from="grammar",
+            frames=s.frames,
+            fps=s.fps,
+            width=s.width,
+            height=s.height,
+            chunk=0,
+            index=number,
+            offset=0,
+            bytes=0,
+        )
