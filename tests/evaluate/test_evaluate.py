@@ -18,7 +18,8 @@ from theseus_core.evaluate import Report, Suite, draw_suite, evaluate, held_out_
 from theseus_core.evaluate.scores import difference, flicker, is_frozen
 from theseus_core.files import write_json
 from theseus_core.pipeline import TextToVideo, to_frames
-from theseus_core.render.video import read, write
+from theseus_core.recipe import content_hash
+from theseus_core.render.video import read, sidecar_path, write
 from theseus_core.world.description import shows
 
 HELD = ("red circle moving up", "a star on the move: spinning clockwise")
@@ -94,34 +95,34 @@ def test_the_report_holds_every_verdict_and_the_sheet_is_drawn(shapes: tuple[Sui
     assert len((folder / "clips/index.jsonl").read_text().splitlines()) == 48
 
 
-def test_a_second_start_makes_what_is_missing_and_reports_the_same(shapes: tuple[Suite, Path, Report]) -> None:
-    suite, folder, report = shapes
-    before = (folder / "report.json").read_bytes()
+def test_a_second_start_makes_what_is_missing_and_reports_the_same(tmp_path: Path) -> None:
+    suite = draw_suite("shapes", 2, 0, HELD)
+    pipe = Renderer(suite)
+    report = evaluate(pipe, suite, tmp_path, SHARED)
+    assert len(pipe.made) == 6, "two of each, and another of the two that are not held out"
+    before = (tmp_path / "report.json").read_bytes()
     again = Renderer(suite)
-    assert evaluate(again, suite, folder, SHARED).tree() == report.tree()
+    assert evaluate(again, suite, tmp_path, SHARED).tree() == report.tree()
     assert again.made == []
-    assert (folder / "report.json").read_bytes() == before
-    (folder / "clips/seen-0004.mp4").unlink()
-    tree = evaluate(again, suite, folder, SHARED).tree()
-    assert again.made == [suite.prompts[4].text]
+    assert (tmp_path / "report.json").read_bytes() == before
+    (tmp_path / "clips/seen-0001.mp4").unlink()
+    tree = evaluate(again, suite, tmp_path, SHARED).tree()
+    assert again.made == [suite.prompts[1].text]
     assert {**tree, "seconds_per_clip": None} == {**report.tree(), "seconds_per_clip": None}
     with pytest.raises(TheseusError, match="made from another recipe"):
-        evaluate(again, suite, folder, SHARED | {"steps": 2})
+        evaluate(again, suite, tmp_path, SHARED | {"steps": 2})
 
 
-def test_what_is_judged_is_the_file(shapes: tuple[Suite, Path, Report]) -> None:
-    """A file that someone else wrote in the place of a clip, with its sidecar kept in step, is what the score speaks of."""
-    suite, folder, _ = shapes
-    one, other = (folder / f"clips/seen-{number:04d}.mp4" for number in (0, 1))
-    kept = {path: path.read_bytes() for path in (one, one.with_name(f"{one.name}.json"))}
+def test_what_is_judged_is_the_file(tmp_path: Path) -> None:
+    suite = draw_suite("shapes", 2)
+    evaluate(Renderer(suite), suite, tmp_path, SHARED)
+    one, other = (tmp_path / f"clips/seen-{number:04d}.mp4" for number in (0, 1))
     one.write_bytes(other.read_bytes())
-    sidecar = json.loads(kept[one.with_name(f"{one.name}.json")])
-    sidecar["sha256"] = json.loads(other.with_name(f"{other.name}.json").read_text())["sha256"]
-    write_json(one.with_name(f"{one.name}.json"), sidecar)
-    verdict = evaluate(Renderer(suite), suite, folder, SHARED).verdicts[0]
-    for path, data in kept.items():
-        path.write_bytes(data)
-    assert not verdict.right["all three"]
+    sidecar = json.loads(sidecar_path(one).read_text())
+    write_json(sidecar_path(one), sidecar | {"sha256": content_hash(other)})  # so that it is not made anew
+    verdicts = evaluate(Renderer(suite), suite, tmp_path, SHARED).verdicts
+    assert not verdicts[0].right["all three"]
+    assert verdicts[1].right["all three"]
 
 
 # --- prompts ---
@@ -209,11 +210,10 @@ def test_too_few_frames_are_refused_before_any_work(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("size", [64])
-def test_a_picture_held_still_is_frozen_even_under_noise(tmp_path: Path, size: int) -> None:
+def test_a_picture_held_still_is_frozen_even_under_noise(tmp_path: Path) -> None:
     noise = torch.Generator().manual_seed(0)
     for number, kind in enumerate(["shapes", "starry night", "candle"]):
-        video = world.render([world.sample(number, (kind,))], 17, size, size)[0]
+        video = world.render([world.sample(number, (kind,))], 17, 64, 64)[0]
         held = video[:, 8:9] + 0.03 * torch.randn(video.shape, generator=noise)
         for frozen, clip in ((False, video), (True, held)):
             path = write(Clip(to_frames(clip.clamp(-1, 1)), 8.0), tmp_path / "clip.mp4")
