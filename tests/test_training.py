@@ -182,6 +182,8 @@ def test_words_make_a_video(trained: Path) -> None:
     assert not np.array_equal(clip.frames, other.frames)
     assert np.array_equal(clip.frames, pipe.generate("a red square moving right", seed=1).frames)
     assert pipe.text_encoder.unknown_words("a purple square") == ["purple"]
+    assert set(pipe.knows["captions"]) <= {f"a {colour} square moving right" for colour in COLOURS}
+    assert "a red square moving right" in pipe.knows["captions"]
 
 
 def test_a_finished_run_started_again_changes_nothing(trained: Path, dataset: Dataset) -> None:
