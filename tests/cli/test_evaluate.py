@@ -55,6 +55,9 @@ def test_json_is_all_but_the_single_prompts(theseus: Theseus, there: Path) -> No
     assert len(kept.pop("pairs")) == 2
     assert found == kept
     assert found["scores"]["held_out"]["shape"]["of"] == 2
+    assert found["seconds_per_clip"] > 0
+    (there / "evaluation/shapes/report.json").unlink()
+    assert "not measured: every clip was there" in theseus(*SMALL).err
 
 
 def test_its_clips_are_those_of_generate(theseus: Theseus, there: Path) -> None:

@@ -109,7 +109,7 @@ def show(report: Report) -> None:
         rows.append([key.replace("_", " "), *(cell for pair in cells for cell in pair)])
     console.table(columns, rows)
     found = report.summary()
-    diversity = found["diversity"]
+    diversity, seconds = found["diversity"], found["seconds_per_clip"]
     console.table(
         ["clips", ""],
         [
@@ -118,6 +118,6 @@ def show(report: Report) -> None:
             ["flicker", f"{found['flicker']:.3f} of 255, median"],
             ["two seeds differ visibly", f"{diversity['visibly_different']} of {diversity['pairs']} pairs"],
             ["by", f"{diversity['mean']:.1f} of 255, least {diversity['least']:.1f}"],
-            ["seconds a clip", f"{found['seconds_per_clip']:.2f}, median"],
+            ["seconds a clip", f"{seconds:.2f}, median" if seconds else "not measured: every clip was there"],
         ],
     )

@@ -12,7 +12,7 @@ from theseus_core.data.clip import spread
 from theseus_core.errors import TheseusError
 from theseus_core.evaluate.report import Pair, Report
 from theseus_core.evaluate.scores import MIN_FRAMES, Verdict, difference, examine
-from theseus_core.evaluate.suites import Suite
+from theseus_core.evaluate.suites import Prompt, Suite
 from theseus_core.files import read_json, write_json
 from theseus_core.pipeline import TextToVideo
 from theseus_core.recipe import Recipe, is_made, make, write_index, write_sidecar
@@ -54,8 +54,12 @@ def evaluate(pipe: TextToVideo, suite: Suite, folder: Path, shared: Tree, progre
 def _recipes(suite: Suite, shared: Tree) -> dict[str, Recipe]:
     """By the names of their files: one for every prompt, and the second ones."""
     wanted = {prompt.name: (prompt.text, prompt.seed) for prompt in suite.prompts}
-    wanted |= {f"{AGAIN}{prompt.name}": (prompt.text, prompt.seed + OTHER_SEED) for prompt in suite.prompts[:PAIRS]}
+    wanted |= {f"{AGAIN}{prompt.name}": (prompt.text, prompt.seed + OTHER_SEED) for prompt in _twice(suite)}
     return {name: validate(Recipe, shared | {"prompt": text, "seed": seed}) for name, (text, seed) in wanted.items()}
+
+
+def _twice(suite: Suite) -> list[Prompt]:
+    return [prompt for prompt in suite.prompts if not prompt.held_out][:PAIRS]
 
 
 def _make_and_examine(
@@ -97,7 +101,7 @@ def _seconds_before(path: Path) -> float | None:
 
 def _pairs(suite: Suite, clips: Path, shared: Tree) -> list[Pair]:
     pairs = []
-    for prompt in suite.prompts[:PAIRS]:
+    for prompt in _twice(suite):
         names = (prompt.name, f"{AGAIN}{prompt.name}")
         one, other = (read(clips / f"{name}.mp4", shared["frames"]).frames for name in names)
         pairs.append(Pair(names, prompt.text, round(difference(one, other), 3)))
