@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from theseus_cli.main import main
 from theseus_core import world
@@ -36,6 +37,15 @@ def test_clips_of_the_world_stand_in_for_a_dataset() -> None:
     drawn = ((clips.world.render([5])[0] + 1) * 127.5).round().byte().permute(1, 2, 3, 0).numpy()
     np.testing.assert_array_equal(read.frames, drawn)
     assert not np.array_equal(read.frames, clips.read(6).frames)
+
+
+def test_a_clip_is_drawn_in_full_precision_even_within_a_training() -> None:
+    clips = clips_of(scenes=("shapes", "nature"))
+    with torch.autocast("cpu", torch.bfloat16):
+        for number in range(6):
+            inside = clips.read(number).frames
+            with torch.autocast("cpu", enabled=False):
+                np.testing.assert_array_equal(inside, clips.read(number).frames)
 
 
 def test_captions_are_those_of_the_clips_in_several_wordings() -> None:
