@@ -110,11 +110,11 @@ def counted(vocabulary: list[str]) -> str:
 
 
 def examples(knows: dict[str, list[str]]) -> list[tuple[str, int, str]]:
-    """Of each group its name, its size, and some of its prompts; the fewer groups, the more of each."""
+    """Of each group its name, its size, and some of its prompts: of a large group more."""
     from theseus_core.data.clip import spread
 
-    most = max(3, SHOWN_PROMPTS // len(knows))
-    return [(group, len(prompts), "; ".join(spread(prompts, most))) for group, prompts in knows.items()]
+    every = max(1, sum(map(len, knows.values())) // SHOWN_PROMPTS)
+    return [(group, len(prompts), "; ".join(spread(prompts, max(3, len(prompts) // every)))) for group, prompts in knows.items()]
 
 
 def makes(model: dict[str, Any]) -> str:
