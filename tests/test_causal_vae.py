@@ -124,6 +124,24 @@ def test_calibrated_latents_have_mean_0_and_deviation_1(vae: Model, video: Tenso
     torch.testing.assert_close(vae.decode(latents), before, atol=1e-4, rtol=0)
 
 
+def test_channels_are_evened_out_as_far_as_asked_for() -> None:
+    spreads = []
+    for whiten in (1.0, 0.5, 0.0):
+        torch.manual_seed(0)
+        vae = build("tokenizers", "causal_vae", "debug", {"whiten": whiten}).eval()
+        clips = torch.rand(2, 4, 3, 5, 16, 16) * torch.linspace(0.1, 1, 16)
+        vae.calibrate(clips)
+        with torch.no_grad():
+            z = torch.cat([vae.encode(clip) for clip in clips]).transpose(0, 1).flatten(1)
+        torch.testing.assert_close(z.mean(1), torch.zeros(4), atol=1e-4, rtol=0)
+        torch.testing.assert_close(z.var(1, unbiased=False).mean(), torch.tensor(1.0), atol=1e-3, rtol=0)
+        spreads.append(float(z.std(1).max() / z.std(1).min()))
+    even, half, left = spreads
+    assert even == pytest.approx(1, abs=1e-3)
+    assert half == pytest.approx(left**0.5, rel=1e-3)
+    assert left > 1.05
+
+
 def test_the_loss_is_what_the_configuration_says(video: Tensor) -> None:
     model = build("tokenizers", "causal_vae", "debug", {"l1_weight": 2.0, "mse_weight": 3.0, "kl_weight": 0.5, "ssim_weight": 0.25})
     terms = model(Batch(video=video[:, :, :5]), "model")

@@ -135,6 +135,44 @@ def test_positions_are_those_asked_for(positions: str, relative: bool, text: Tex
     assert (tokens[0] - tokens[-1]).abs().max() > 1e-4
 
 
+def test_a_clean_prediction_is_a_velocity_like_any_other(text: Text) -> None:
+    torch.manual_seed(0)
+    model = build("generators", "dit", "debug", {"predicts": "clean"})
+    latents = torch.randn(2, 4, 2, 4, 4)
+    with torch.no_grad():
+        for t in (0.3, 1.0):  # the network gives 0 as yet
+            torch.testing.assert_close(model.velocity(latents, torch.full((2,), t), text), latents / t)
+        model.patch_out.bias.normal_()
+        x0, noise = model.path.split(latents, model.velocity(latents, torch.full((2,), 0.5), text), torch.tensor(0.5))
+    torch.testing.assert_close(0.5 * x0 + 0.5 * noise, latents)
+    torch.testing.assert_close(x0, unpatchify(model.patch_out.bias.expand(2, 8, -1), (2, 2, 2), 2), atol=1e-5, rtol=1e-5)
+
+
+def test_a_perfect_clean_prediction_has_no_loss(text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("generators", "dit", "debug", {"predicts": "clean"})
+    clean = torch.randn(2, 4, 2, 4, 4)
+    batch = Batch(latents=clean, text=text)
+    assert model.losses(batch, "model")["loss"] > 0.5
+    monkeypatch.setattr("theseus_core.generators.dit.unpatchify", lambda *arguments: clean)
+    assert model.losses(batch, "model")["loss"] == 0
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_the_mean_of_the_words_steers_where_asked_for(pooled: bool, text: Text) -> None:
+    torch.manual_seed(0)
+    model = build("generators", "dit", "debug", {"pooled_text": pooled})
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+        for block in model.blocks:
+            block.attention.out.weight.zero_()  # so that words reach the video by no other way
+            block.attention.out.bias.zero_()
+        latents, t = torch.randn(2, 4, 2, 4, 4), torch.full((2,), 0.5)
+        assert text.embeddings is not None
+        other = replace(text, embeddings=text.embeddings + torch.randn_like(text.embeddings))
+        assert torch.equal(model.velocity(latents, t, text), model.velocity(latents, t, other)) != pooled
+
+
 def test_text_positions_are_not_turned() -> None:
     rotation = unrotated(2, rotary_3d(1, 2, 2, 16, torch.device("cpu")))
     x = torch.randn(1, 6, 1, 16)

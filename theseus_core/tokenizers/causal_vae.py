@@ -32,6 +32,9 @@ class Config(BaseConfig):
     encoder_blocks: int = Field(2, ge=1, description="residual blocks of the encoder")
     decoder_blocks: int = Field(4, ge=1, description="residual blocks of the decoder")
     expansion: float = Field(2.0, gt=0, description="hidden width of the gated MLP as a multiple of `width`")
+    whiten: float = Field(
+        1.0, ge=0, le=1, description="how far strong and weak channels are evened out: 1 to the same deviation, 0 not at all"
+    )
     l1_weight: float = Field(1.0, ge=0, description="weight of the mean absolute error")
     mse_weight: float = Field(1.0, ge=0, description="weight of the mean squared error")
     ssim_weight: float = Field(0.0, ge=0, description="weight of 1 - SSIM")
@@ -238,7 +241,9 @@ class Model(VideoTokenizer):
             seen.add(self.encode(video).float().permute(0, 2, 3, 4, 1))
         mean = seen.sum / seen.count
         self.mean.copy_(mean)
-        self.std.copy_((seen.products.diagonal() / seen.count - mean.square()).clamp_min(1e-8).sqrt())
+        std = (seen.products.diagonal() / seen.count - mean.square()).clamp_min(1e-8).sqrt()
+        scale = std**self.config.whiten
+        self.std.copy_(scale * (std / scale).square().mean().sqrt())  # a latent's variance is 1 over all channels
 
 
 def _check_chunk(chunk: int | None) -> None:

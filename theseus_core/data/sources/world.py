@@ -84,7 +84,7 @@ class World:
 class Drawn(WorldSettings):
     """A world to train on: how much of it, and in how many words."""
 
-    clips: int = Field(20_000, ge=2, description="how many different ones; their latents are kept, 40 KB each at 17x128x128")
+    clips: int = Field(20_000, ge=2, description="how many different ones, whose latents are kept in the run's cache/")
     wordings: int = Field(4, ge=1, description="captions of each clip, of which every use takes one")
     fps: float = Field(8.0, gt=0, description="frames a second that they stand for")
 
