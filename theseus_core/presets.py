@@ -40,6 +40,15 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "pictures": 10,
             "train": {"steps": 800, "batch_size": 5, "evaluate_every": 200, "checkpoint_every": 100, "ema": 0.99, "decay": 0.5},
         },
+        # From nothing to one moving shape that does as it is told, within an hour on two CPU cores.
+        "shapes": {
+            "model_preset": "tiny",
+            "model": {"latent_channels": 32, "whiten": 0.5},
+            "hold_out": 0.002,
+            "world": {"scenes": ["shapes"], "objects": 1, "clips": 4000},
+            "pictures": 16,
+            "train": {"steps": 200, "batch_size": 8, "lr": 1e-3, "evaluate_every": 100, "ema": 0.98, "decay": 0.8},
+        },
         # The bundled model's. With fewer channels what moves fast falls apart: of 60 shapes the judge knew 49 again after a way
         # through 8 channels, and all after this one. Weak channels stay weak, so that the transformer learns what shows first.
         "world": {
@@ -88,6 +97,25 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "checkpoint_every": 100,
                 "ema": 0.99,
                 "decay": 0.5,
+            },
+        },
+        # A constant rate, so that the training may be prolonged by any number of steps; the averaged weights are good at any time.
+        "shapes": {
+            "model": {"width": 256, "layers": 6, "heads": 4, "patch": 4, "predicts": "clean", "shift": 2.0},
+            "text": {"max_tokens": 24},
+            "windows": 1,
+            "hold_out": 0.005,
+            "world": {"scenes": ["shapes"], "objects": 1, "clips": 4000},
+            "prompts": 16,
+            "sampling": {"steps": 12, "guidance_scale": 3.0},
+            "train": {
+                "steps": 2000,
+                "batch_size": 48,
+                "lr": 2e-3,
+                "schedule": "constant",
+                "evaluate_every": 500,
+                "checkpoint_every": 100,
+                "ema": 0.998,
             },
         },
         # The bundled model's, together with the vae's of this name. A token is 32x32 pixels and four frames: 80 of them a clip.

@@ -1,0 +1,106 @@
+"""From nothing to moving shapes that do as they are told: the score against the minutes of training, on this machine.
+
+    python -m benchmarks.from_scratch [-o FOLDER] [--minutes 60] [--json]
+
+Runs the commands as a user would, with the preset `shapes`: no download and no files, for the clips are drawn. The transformer is
+trained leg by leg; after every leg `theseus evaluate` scores what `theseus generate` would write. Its minutes do not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from theseus_core.files import replacing, write_json
+
+ROOT = Path(__file__).parents[1]
+STEPS = 250  # of a leg
+PROMPTS = 200
+ASKED = 0.8  # of the prompts with shape, colour and motion right
+KEYS = ("shape", "colour", "motion", "all three")
+Point = dict[str, Any]
+
+
+def theseus(output: Path, *words: str) -> tuple[float, str]:
+    """Run a command in the folder `output`: the minutes that it took, and its stdout."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "theseus_cli.main", *words]
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=output, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return (time.perf_counter() - start) / 60, done.stdout
+
+
+def score(output: Path, steps: int) -> dict[str, float]:
+    words = ["evaluate", "--suite", "shapes", "--objects", "1", "--clips", str(PROMPTS), "-o", f"evaluation/{steps:06d}", "--json"]
+    seen = json.loads(theseus(output, *words)[1])["scores"]["seen"]
+    return {key: seen[key]["share"] for key in KEYS}
+
+
+def run(output: Path, minutes: float) -> list[Point]:
+    """A point of the curve for every leg that begins within the minutes."""
+    output.mkdir(parents=True)
+    common = ["--data", "world", "--preset", "shapes"]
+    spent, _ = theseus(output, "train", "vae", *common)
+    print(f"autoencoder: {spent:.1f} minutes")
+    curve: list[Point] = []
+    leg = 0.0
+    while spent + leg <= minutes:
+        steps = STEPS * (len(curve) + 1)
+        leg, _ = theseus(output, "train", "transformer", *common, "--steps", str(steps))
+        spent += leg
+        curve.append({"steps": steps, "minutes": round(spent, 2), **score(output, steps)})
+        write_json(output / "curve.json", curve)
+        show(curve[-1])
+    return curve
+
+
+def show(point: Point) -> None:
+    print(f"{point['minutes']:6.1f} minutes, {point['steps']:5} steps:", *(f"{key} {point[key]:.1%}" for key in KEYS), flush=True)
+
+
+def draw(curve: list[Point], path: Path) -> None:
+    """Score against minutes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    minutes = [point["minutes"] for point in curve]
+    for key in KEYS:
+        axes.plot(minutes, [100 * point[key] for point in curve], marker="o", label=key, linewidth=3 if key == KEYS[-1] else 1.5)
+    axes.axhline(100 * ASKED, color="#999999", linestyle="--", linewidth=1)
+    axes.set(xlabel="minutes of training, from nothing", ylabel="% of prompts right", ylim=(0, 102), xlim=(0, None))
+    axes.legend(loc="lower right")
+    with replacing(path) as part:
+        figure.savefig(part, format="png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/from-scratch"))
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    output = arguments.output.absolute()
+    curve = json.loads((output / "curve.json").read_text()) if output.exists() else run(output, arguments.minutes)
+    draw(curve, output / "curve.png")
+    if arguments.json:
+        print(json.dumps(curve, indent=2))
+        return
+    for point in curve:
+        show(point)
+    reached = [point["minutes"] for point in curve if point["all three"] >= ASKED]
+    print(
+        f"{ASKED:.0%} right in shape, colour and motion at once:", f"after {reached[0]:.1f} minutes" if reached else "not reached"
+    )
+
+
+if __name__ == "__main__":
+    main()
