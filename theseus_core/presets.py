@@ -128,7 +128,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "prompts": 16,
             "sampling": {"steps": 12, "guidance_scale": 3.0},
             "train": {
-                "steps": 5000,
+                "steps": 3500,
                 "batch_size": 48,
                 "lr": 3e-3,
                 "evaluate_every": 500,
