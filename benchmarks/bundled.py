@@ -3,7 +3,7 @@
     python -m benchmarks.bundled [-o FOLDER] [--model FOLDER]
 
 Runs the commands as a user would, with the preset `world`. Each of them goes on where it was stopped, so this may be killed and
-started again. With `--model` the model goes to another place than into the package.
+started again. Draws the contact sheets in docs/ too. With `--model` the model goes to another place than into the package.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from benchmarks import machine
 from benchmarks.from_scratch import ROOT, theseus
 from theseus_core.files import read_json, replacing
 from theseus_core.model_folder import read_knows, vocabulary
+from theseus_core.render.sheets import contact_sheet
+from theseus_core.render.video import read
 from theseus_core.train.journal import read_journal
+from theseus_core.world.scenes import SCENES
 
 NAME = "world"
 BUNDLED = ROOT / "theseus_core/bundled" / NAME
 SUITES = ("shapes", "scenes")
+FRAMES = 17
 MOST_MIB = 40
 
 
@@ -48,6 +52,14 @@ def evaluate(output: Path, model: Path) -> dict[str, Any]:
         shutil.rmtree(output / "evaluation" / suite, ignore_errors=True)
         found[suite] = json.loads(theseus(output, "evaluate", "--suite", suite, "--model", str(model), "--json")[1])
     return found
+
+
+def draw(output: Path, folder: Path) -> None:
+    """A clip of every scene, and forty of shapes: the first of the evaluation, none of them chosen."""
+    for suite, count in (("shapes", 40), ("scenes", len(SCENES))):
+        prompts = read_json(output / "evaluation" / suite / "report.json")["prompts"][:count]
+        clips = [read(output / "evaluation" / suite / "clips" / f"{prompt['name']}.mp4", FRAMES) for prompt in prompts]
+        contact_sheet(clips, folder / f"bundled-{suite}.png", labels=[prompt["text"] for prompt in prompts], height=64)
 
 
 def minutes(run: Path) -> float:
@@ -133,6 +145,7 @@ def main() -> None:
     train(output)
     export(output, model)
     text = card(output, model, evaluate(output, model))
+    draw(output, ROOT / "docs")
     (model / "CARD.md").write_text(text, encoding="utf-8")
     print(text)
 

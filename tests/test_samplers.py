@@ -97,4 +97,6 @@ def test_guidance_extrapolates_and_is_skipped_at_scale_one() -> None:
     x, t = torch.zeros(1, 1), torch.tensor(0.5)
     assert guided(model, text, negative, 3.0)(x, t).item() == 2 + 3 * (5 - 2)
     assert guided(model, text, negative, 1.0)(x, t).item() == 5
-    assert calls == [2, 1]
+    for interval, value in (((0.0, 1.0), 11), ((float(t), float(t)), 11), ((float(t) + 0.01, 1.0), 5), ((0.0, float(t) - 0.01), 5)):
+        assert guided(model, text, negative, 3.0, interval)(x, t).item() == value
+    assert calls == [2, 1, 2, 2, 1, 1]

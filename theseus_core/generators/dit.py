@@ -41,6 +41,9 @@ class Config(BaseConfig):
     )
     predicts: Literal["velocity", "clean"] = Field("velocity", description="what the network gives; the loss is on the velocity")
     pooled_text: bool = Field(True, description="the mean of the words steers every norm too, as the time does")
+    guidance_interval: tuple[float, float] = Field(
+        (0.0, 1.0), description="times, from clean 0 to noise 1, in which guidance acts; outside it a step costs half"
+    )
     shift: float = Field(1.0, gt=0, description="how far training and sampling times are moved towards the noise")
 
     @model_validator(mode="after")
@@ -176,7 +179,7 @@ class Model(Generator):
     ) -> Tensor:
         if sampler not in SAMPLERS:
             raise TheseusError(f"dit has no sampler: {sampler}", hint=nearest(sampler, sorted(SAMPLERS)))
-        velocity = guided(self.velocity, text, negative, guidance_scale)
+        velocity = guided(self.velocity, text, negative, guidance_scale, self.config.guidance_interval)
 
         def predict(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             return self.path.split(x, velocity(x, t).float(), t)
