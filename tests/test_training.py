@@ -24,6 +24,7 @@ from theseus_core.data.loader import Draw, VideoSource, common_size, split, wind
 from theseus_core.data.shards import Dataset
 from theseus_core.data.writer import write_dataset
 from theseus_core.errors import TheseusError
+from theseus_core.model_folder import unfinished
 from theseus_core.pipeline import TextToVideo
 from theseus_core.registry import build
 from theseus_core.train.generator import train_generator
@@ -242,6 +243,22 @@ def test_what_is_drawn_may_change_when_a_run_goes_on(trained: Path, dataset: Dat
     run = configure_run("transformer", "debug", {"prompts": 1, "sampling": {"guidance_scale": 2.5}})
     train_generator(run, dataset.path, trained / "vae", trained / "transformer")
     assert TextToVideo.load(trained / "transformer", device="cpu").defaults.guidance_scale == 2.5
+
+
+def test_a_model_can_be_tried_before_its_training_has_ended(dataset: Dataset, trained: Path, tmp_path: Path) -> None:
+    def stop(done: int, total: int, scores: dict[str, float]) -> None:
+        if done == 15:
+            raise KeyboardInterrupt
+
+    run = configure_run("transformer", "debug")
+    with pytest.raises(KeyboardInterrupt):
+        train_generator(run, dataset.path, trained / "vae", tmp_path / "run", Report(step=stop))
+    assert unfinished(tmp_path / "run/model") == "step 10 of 20"
+    early = TextToVideo.load(tmp_path / "run", device="cpu", dtype="fp32").generate("a red square", seed=0)
+    train_generator(run, dataset.path, trained / "vae", tmp_path / "run")
+    assert unfinished(tmp_path / "run/model") == unfinished(trained / "vae/model") == ""
+    late = TextToVideo.load(tmp_path / "run", device="cpu", dtype="fp32").generate("a red square", seed=0)
+    assert (early.frames != late.frames).any()
 
 
 def test_a_frozen_text_encoder_trains_from_its_cache(dataset: Dataset, trained: Path, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def find_model(name: str | Path, kind: Kind = "model") -> Path:
             return folder
     if path.is_dir():
         raise TheseusError(
-            f"no model in this folder yet: {path}", hint="a run has one once its training has ended; start it again to go on"
+            f"no model in this folder yet: {path}", hint="a run has one after its first evaluation; start it again to go on"
         )
     if str(name) in bundled():
         return Path(theseus_core.bundled.__path__[0]) / str(name)
@@ -261,6 +261,16 @@ def summary(name: str, folder: Path) -> Tree:
     described = describe(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {"name": name, "folder": str(folder), "parts": described["parts"], "defaults": described.get("defaults"), "bytes": size}
+
+
+def unfinished(folder: Path) -> str:
+    """How far the training of a model has come, in words, where it has not ended: "step 500 of 2000"; else ""."""
+    made = describe(folder).get("made_by")
+    try:
+        steps, of = int(made["steps"]), int(made["settings"]["train"]["steps"])
+    except (KeyError, TypeError, ValueError):  # of a model that says nothing about it
+        return ""
+    return f"step {steps} of {of}" if steps < of else ""
 
 
 def vocabulary(folder: Path) -> list[str] | None:

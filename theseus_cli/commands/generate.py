@@ -143,9 +143,13 @@ def read_prompts(path: Path) -> list[str]:
 
 def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
     """Say what works with what, and which words it cannot know."""
+    from theseus_core.model_folder import find_model, unfinished
+
     shape = f"{recipe.frames} frames of {recipe.width}x{recipe.height} at {recipe.fps:g} fps"
     how = f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}"
     console.say(f"model: {recipe.model} on {recipe.device} in {recipe.dtype}: {shape}, {how}")
+    if so_far := unfinished(find_model(recipe.model)):
+        console.say(f"its training has not ended, this is how it is after {so_far}")
     if pipe.quantized:
         before, after = (
             sum(sizes) / 2**20 for sizes in zip(*[(q.bytes_before, q.bytes_after) for q in pipe.quantized], strict=True)

@@ -62,11 +62,21 @@ def train_generator(
     shown = [dataset.records[clip].captions[0] for clip in spread(held or trained, run.prompts)]
     measured = list(source.held_out(spread(held or trained, 64), 8))
 
+    known = known_prompts([dataset.records[clip] for clip in trained])
+
+    def save(model: Trainable, step: int) -> None:
+        found = _with_trained(parts, model)
+        if run.quantize != "none":  # the model keeps the encoder as it was
+            found = replace(found, text_encoder=_text_encoder(run, dataset, trained))
+        whence = {**made_by(dataset, run), "tokenizer": str(vae), "steps": step}
+        save_model(output / "model", found.tokenizer, found.text_encoder, found.generator, found.defaults, whence, known)
+
     def evaluate(model: Trainable, step: int) -> Scores:
         with autocast(device, dtype):
             losses = [model.losses(batch.to(device), model.phases[-1])["loss"].item() for batch in measured]
         pipe = TextToVideo(_with_trained(parts, model), device, dtype)
         _draw_samples(pipe, shown, output / "samples" / f"step-{step:06d}")
+        save(model, step)  # to try what is trained so far
         plot(output)
         return {"loss": sum(losses) / len(losses)}
 
@@ -84,12 +94,7 @@ def train_generator(
     )
     model = trainer.fit()
     if trainer.world.is_main:
-        found = _with_trained(parts, model)
-        if run.quantize != "none":  # the model keeps the encoder as it was
-            found = replace(found, text_encoder=_text_encoder(run, dataset, trained))
-        whence = {**made_by(dataset, run), "tokenizer": str(vae)}
-        known = known_prompts([dataset.records[clip] for clip in trained])
-        save_model(output / "model", found.tokenizer, found.text_encoder, found.generator, found.defaults, whence, known)
+        save(model, run.train.steps)
         plot(output)
     return Outcome(output, output / "model", last_scores(output))
 
