@@ -118,8 +118,8 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "ema": 0.998,
             },
         },
-        # The bundled model's, together with the vae's of this name. A token is 32x32 pixels and four frames: 80 of them a clip. What a
-        # clip shows stays visible under much noise, so nearly all times are near the noise, where words have to decide.
+        # The bundled model's, together with the vae's of this name. A token is 32x32 pixels and four frames: 80 of them a clip.
+        # What a clip shows stays visible under much noise, so nearly all times are near the noise, where words have to decide.
         "world": {
             "model": {"width": 256, "layers": 8, "heads": 4, "patch": 4, "predicts": "clean", "shift": 8.0},
             "text": {"max_tokens": 24},
