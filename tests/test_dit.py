@@ -157,6 +157,34 @@ def test_a_perfect_clean_prediction_has_no_loss(text: Text, monkeypatch: pytest.
     assert model.losses(batch, "model")["loss"] == 0
 
 
+def test_local_blocks_see_finer_than_the_patches(text: Text) -> None:
+    torch.manual_seed(0)
+    model = build("generators", "dit", "debug", {"local_blocks": 2, "local_width": 16, "patch": 2})
+    with torch.no_grad():
+        assert (model.velocity(torch.randn(2, 4, 2, 4, 4), torch.rand(2), text) == 0).all(), "it starts at zero"
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+        model.patch_out.weight.zero_()  # so that only what is local comes through
+        latents, t = torch.randn(2, 4, 2, 16, 16), torch.full((2,), 0.5)
+        before = model.velocity(latents, t, text)
+        latents[:, :, :, 3, 3] += 1
+        changed = (model.velocity(latents, t, text) - before).abs().amax((0, 1, 2)) > 1e-6
+    assert changed[3, 3] and changed[2, 4] and changed[4, 4], "across the borders of patches"
+    assert not changed[9:].any() and not changed[:, 9:].any(), "four blocks of three latents each"
+
+
+def test_local_blocks_know_the_time(text: Text) -> None:
+    torch.manual_seed(0)
+    model = build("generators", "dit", "debug", {"local_blocks": 1, "local_width": 16})
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+        latents = torch.randn(2, 4, 2, 4, 4)
+        time = model.time_in(torch.tensor([0.2, 0.9]))
+        one, other = model.local.enter(latents[:1].expand(2, -1, -1, -1, -1), time)
+    assert not torch.allclose(one, other)
+
+
 @pytest.mark.parametrize("pooled", [True, False])
 def test_the_mean_of_the_words_steers_where_asked_for(pooled: bool, text: Text) -> None:
     torch.manual_seed(0)

@@ -23,6 +23,7 @@ from theseus_core.diffusion.samplers import SAMPLERS
 from theseus_core.diffusion.schedule import RectifiedFlow, logit_normal, times
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.nn.attention import Attention, Rotation, rotary_3d, unrotated
+from theseus_core.nn.causal import ConvBlock
 from theseus_core.nn.embeddings import TimeEmbedding, sincos_3d
 
 
@@ -36,6 +37,10 @@ class Config(BaseConfig):
     heads: int = Field(6, ge=1, description="G, attention heads; width / heads must be a multiple of 16")
     time_width: int = Field(128, ge=2, description="width of the embedded time, which steers every norm")
     patch: int = Field(2, ge=1, description="side of the square of latents that one token stands for")
+    local_blocks: int = Field(
+        0, ge=0, description="convolutional blocks at the latents' own resolution before the transformer, and as many behind it"
+    )
+    local_width: int = Field(64, ge=8, description="channels of these blocks")
     positions: Literal["rotary", "sincos", "both"] = Field(
         "both", description="rotary (relative, in attention), sincos (absolute, added to the tokens), or both"
     )
@@ -109,6 +114,40 @@ class Block(nn.Module):
         return torch.addcmul(text, text_gate, out[:, :length]), torch.addcmul(video, gate, out[:, length:])
 
 
+class Local(nn.Module):
+    """Convolutional blocks around the transformer, after the hourglass of Crowson et al. (2024), on (B, t, h, w, D).
+
+    What lies within a few latents of another, such as an edge under noise, needs no attention, and what the patches of the
+    transformer are too coarse for goes by it from the blocks before to those behind.
+    """
+
+    def __init__(self, channels: int, width: int, time_width: int, blocks: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(channels, width)
+        self.time_in = nn.Linear(time_width, 2 * width)
+        self.before = nn.ModuleList(ConvBlock(width, 2.0) for _ in range(blocks))
+        self.behind = nn.ModuleList(ConvBlock(width, 2.0) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+        self.last = nn.Linear(width, channels)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def enter(self, latents: Tensor, time: Tensor) -> Tensor:
+        """(B, Z, t, h, w) and (B, time width) to (B, t, h, w, D)."""
+        shift, scale = self.time_in(time).view(len(time), 1, 1, 1, -1).chunk(2, dim=-1)
+        x = torch.addcmul(shift, self.first(latents.permute(0, 2, 3, 4, 1)), 1 + scale)
+        for block in self.before:
+            x = block(x)
+        return x
+
+    def leave(self, x: Tensor) -> Tensor:
+        """(B, t, h, w, D) to (B, Z, t, h, w)."""
+        for block in self.behind:
+            x = block(x)
+        out: Tensor = self.last(self.norm(x))
+        return out.permute(0, 4, 1, 2, 3)
+
+
 class Model(Generator):
     """The `dit` family."""
 
@@ -121,15 +160,18 @@ class Model(Generator):
         self.config = config
         self.patch = config.patch
         self.path = RectifiedFlow()
-        self.patch_in = nn.Linear(config.latent_channels * config.patch**2, config.width)
+        local = config.local_blocks > 0
+        self.local = Local(config.latent_channels, config.local_width, config.time_width, config.local_blocks) if local else None
+        channels = config.local_width if local else config.latent_channels
+        self.patch_in = nn.Linear(channels * config.patch**2, config.width)
         self.text_in = nn.Linear(config.text_width, config.width)
         self.time_in = TimeEmbedding(config.width, config.time_width)
         self.pooled_in = nn.Linear(config.text_width, config.time_width) if config.pooled_text else None
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.time_width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, eps=1e-5)
         self.modulation = nn.Linear(config.time_width, 2 * config.width)
-        self.patch_out = nn.Linear(config.width, config.latent_channels * config.patch**2)
-        for last in (self.modulation, self.patch_out):
+        self.patch_out = nn.Linear(config.width, channels * config.patch**2)
+        for last in (self.modulation,) if local else (self.modulation, self.patch_out):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -137,14 +179,15 @@ class Model(Generator):
         """The predicted `noise - clean` of noisy latents (B, Z, t, h, w) at times (B,)."""
         assert text.embeddings is not None
         grid = self._grid(latents)
-        words = self.text_in(text.embeddings)  # (B, L, D)
-        video = self.patch_in(patchify(latents, self.config.patch))  # (B, N, D)
-        if self.config.positions != "rotary":
-            video = video + sincos_3d(*grid, self.config.width, latents.device)
         time = self.time_in(t)  # (B, time width)
         if self.pooled_in is not None:
             time = time + self.pooled_in(masked_mean(text.embeddings, text.mask))
         time = F.silu(time)
+        words = self.text_in(text.embeddings)  # (B, L, D)
+        fine = self.local.enter(latents, time).permute(0, 4, 1, 2, 3) if self.local is not None else latents
+        video = self.patch_in(patchify(fine, self.config.patch))  # (B, N, D)
+        if self.config.positions != "rotary":
+            video = video + sincos_3d(*grid, self.config.width, latents.device)
         mask = F.pad(text.mask, (0, video.shape[1]), value=True)  # (B, L + N)
         rotation = self._rotation(words.shape[1], grid, latents.device)
         for block in self.blocks:
@@ -153,6 +196,8 @@ class Model(Generator):
         shift, scale = self.modulation(time).unsqueeze(1).chunk(2, dim=-1)
         video = self.patch_out(torch.addcmul(shift, self.norm(video), 1 + scale))  # (B, N, Z patch^2)
         predicted = unpatchify(video, grid, self.config.patch)  # (B, Z, t, h, w)
+        if self.local is not None:
+            predicted = self.local.leave((fine + predicted).permute(0, 2, 3, 4, 1))
         return predicted if self.config.predicts == "velocity" else towards(latents, predicted, t)
 
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:

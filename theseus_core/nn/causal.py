@@ -64,3 +64,21 @@ class GatedMLP(nn.Module):
         gate, value = self.up(x).chunk(2, dim=-1)
         out: Tensor = self.down(F.silu(gate) * value)
         return out
+
+
+class ConvBlock(nn.Module):
+    """`x + conv(norm(x))`, then `x + mlp(norm(x))`, on (B, t, h, w, D)."""
+
+    def __init__(self, width: int, expansion: float) -> None:
+        super().__init__()
+        self.conv_norm = nn.LayerNorm(width, bias=False)
+        self.conv = CausalConv(width)
+        self.mlp_norm = nn.LayerNorm(width, bias=False)
+        self.mlp = GatedMLP(width, int(width * expansion))
+        for last in (self.mlp.down.weight, *self.conv.space.parameters()):
+            nn.init.zeros_(last)  # a block starts as the identity
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        x = x + self.conv(self.conv_norm(x), cache)
+        x = x + self.mlp(self.mlp_norm(x))
+        return x

@@ -19,7 +19,7 @@ from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Batch, Consumes, VideoTokenizer
 from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr, ssim
-from theseus_core.nn.causal import Cache, CausalConv, GatedMLP
+from theseus_core.nn.causal import Cache, ConvBlock
 
 TIME, SPACE = 4, 8
 
@@ -49,24 +49,6 @@ PRESETS: dict[str, dict[str, object]] = {
 }
 
 
-class Block(nn.Module):
-    """`x + conv(norm(x))`, then `x + mlp(norm(x))`, on (B, t, h, w, D)."""
-
-    def __init__(self, width: int, expansion: float) -> None:
-        super().__init__()
-        self.conv_norm = nn.LayerNorm(width, bias=False)
-        self.conv = CausalConv(width)
-        self.mlp_norm = nn.LayerNorm(width, bias=False)
-        self.mlp = GatedMLP(width, int(width * expansion))
-        for last in (self.mlp.down.weight, *self.conv.space.parameters()):
-            nn.init.zeros_(last)  # a block starts as the identity
-
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        x = x + self.conv(self.conv_norm(x), cache)
-        x = x + self.mlp(self.mlp_norm(x))
-        return x
-
-
 class Trunk(nn.Module):
     """A stack of blocks. No norm follows: the linear path from patches to latents and back stays open."""
 
@@ -74,7 +56,7 @@ class Trunk(nn.Module):
 
     def __init__(self, width: int, blocks: int, expansion: float) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, expansion) for _ in range(blocks))
+        self.blocks = nn.ModuleList(ConvBlock(width, expansion) for _ in range(blocks))
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         for block in self.blocks:
