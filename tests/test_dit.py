@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from theseus_core.contracts import Batch, Conditioned, Text
 from theseus_core.errors import TheseusError
-from theseus_core.generators.dit import Model, patchify, unpatchify
+from theseus_core.generators.dit import Block, Model, patchify, unpatchify
 from theseus_core.nn import attention
 from theseus_core.nn.attention import attend, rotary_3d, rotate, unrotated
 from theseus_core.nn.embeddings import sincos_3d
@@ -138,6 +138,7 @@ def test_positions_are_those_asked_for(positions: str, relative: bool, text: Tex
 def test_a_clean_prediction_is_a_velocity_like_any_other(text: Text) -> None:
     torch.manual_seed(0)
     model = build("generators", "dit", "debug", {"predicts": "clean"})
+    assert isinstance(model, Model)
     latents = torch.randn(2, 4, 2, 4, 4)
     with torch.no_grad():
         for t in (0.3, 1.0):  # the network gives 0 as yet
@@ -150,6 +151,7 @@ def test_a_clean_prediction_is_a_velocity_like_any_other(text: Text) -> None:
 
 def test_a_perfect_clean_prediction_has_no_loss(text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("generators", "dit", "debug", {"predicts": "clean"})
+    assert isinstance(model, Model)
     clean = torch.randn(2, 4, 2, 4, 4)
     batch = Batch(latents=clean, text=text)
     assert model.losses(batch, "model")["loss"] > 0.5
@@ -160,6 +162,7 @@ def test_a_perfect_clean_prediction_has_no_loss(text: Text, monkeypatch: pytest.
 def test_local_blocks_see_finer_than_the_patches(text: Text) -> None:
     torch.manual_seed(0)
     model = build("generators", "dit", "debug", {"local_blocks": 2, "local_width": 16, "patch": 2})
+    assert isinstance(model, Model)
     with torch.no_grad():
         assert (model.velocity(torch.randn(2, 4, 2, 4, 4), torch.rand(2), text) == 0).all(), "it starts at zero"
         for p in model.parameters():
@@ -176,11 +179,13 @@ def test_local_blocks_see_finer_than_the_patches(text: Text) -> None:
 def test_local_blocks_know_the_time(text: Text) -> None:
     torch.manual_seed(0)
     model = build("generators", "dit", "debug", {"local_blocks": 1, "local_width": 16})
+    assert isinstance(model, Model)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.05 * torch.randn_like(p))
         latents = torch.randn(2, 4, 2, 4, 4)
         time = model.time_in(torch.tensor([0.2, 0.9]))
+        assert model.local is not None
         one, other = model.local.enter(latents[:1].expand(2, -1, -1, -1, -1), time)
     assert not torch.allclose(one, other)
 
@@ -189,10 +194,12 @@ def test_local_blocks_know_the_time(text: Text) -> None:
 def test_the_mean_of_the_words_steers_where_asked_for(pooled: bool, text: Text) -> None:
     torch.manual_seed(0)
     model = build("generators", "dit", "debug", {"pooled_text": pooled})
+    assert isinstance(model, Model)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.05 * torch.randn_like(p))
         for block in model.blocks:
+            assert isinstance(block, Block)
             block.attention.out.weight.zero_()  # so that words reach the video by no other way
             block.attention.out.bias.zero_()
         latents, t = torch.randn(2, 4, 2, 4, 4), torch.full((2,), 0.5)
