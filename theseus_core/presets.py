@@ -101,7 +101,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         },
         # A constant rate, so that the training may be prolonged by any number of steps; the averaged weights are good at any time.
         "shapes": {
-            "model": {"width": 256, "layers": 6, "heads": 4, "patch": 4, "predicts": "clean", "shift": 8.0},
+            "model": {"width": 256, "layers": 6, "heads": 4, "patch": 4, "local_blocks": 2, "predicts": "clean", "shift": 8.0},
             "text": {"max_tokens": 24},
             "windows": 1,
             "hold_out": 0.005,
@@ -110,7 +110,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "sampling": {"steps": 12, "guidance_scale": 3.0},
             "train": {
                 "steps": 2000,
-                "batch_size": 48,
+                "batch_size": 32,
                 "lr": 2e-3,
                 "schedule": "constant",
                 "evaluate_every": 500,
@@ -121,7 +121,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         # The bundled model's, together with the vae's of this name. A token is 32x32 pixels and four frames: 80 of them a clip.
         # What a clip shows stays visible under much noise, so nearly all times are near the noise, where words have to decide.
         "world": {
-            "model": {"width": 256, "layers": 8, "heads": 4, "patch": 4, "predicts": "clean", "shift": 8.0},
+            "model": {"width": 256, "layers": 8, "heads": 4, "patch": 4, "local_blocks": 2, "predicts": "clean", "shift": 8.0},
             "text": {"max_tokens": 24},
             "windows": 1,
             "hold_out": 0.005,
@@ -129,13 +129,11 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "prompts": 16,
             "sampling": {"steps": 12, "guidance_scale": 3.0},
             "train": {
-                "steps": 2500,
-                "batch_size": 48,
+                "steps": 20_000,
+                "batch_size": 32,
                 "lr": 3e-3,
                 "evaluate_every": 500,
                 "checkpoint_every": 100,
-                "ema": 0.998,
-                "decay": 0.4,
             },
         },
     },
