@@ -265,7 +265,7 @@ def summary(name: str, folder: Path) -> Tree:
 
 def unfinished(folder: Path) -> str:
     """How far the training of a model has come, in words, where it has not ended: "step 500 of 2000"; else ""."""
-    made = describe(folder).get("made_by")
+    made = describe(folder).get("made_by") or {}
     try:
         steps, of = int(made["steps"]), int(made["settings"]["train"]["steps"])
     except (KeyError, TypeError, ValueError):  # of a model that says nothing about it

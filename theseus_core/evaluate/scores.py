@@ -16,7 +16,7 @@ from theseus_core.data.clip import Clip
 from theseus_core.evaluate.suites import Prompt
 from theseus_core.pipeline import to_video
 from theseus_core.recipe import is_uniform
-from theseus_core.world import judge_shapes
+from theseus_core.world import judge_scenes, judge_shapes
 
 MIN_FRAMES = 17  # between fewer, the judges cannot follow what turns or comes back
 TOGETHER = ("shape", "colour", "motion")
@@ -95,8 +95,6 @@ def _shapes(video: Tensor, prompt: Prompt) -> tuple[dict[str, bool], Tree]:
 
 
 def _scene(video: Tensor, prompt: Prompt) -> tuple[dict[str, bool], Tree]:
-    from theseus_core.world import judge_scenes  # shapes are judged without it
-
     lacks = judge_scenes.missing(video, prompt.asked.kind)
     return {ALL_SCENES: not lacks, prompt.asked.kind: not lacks}, {"missing": lacks}
 
