@@ -69,11 +69,11 @@ def test_it_starts_at_zero_velocity() -> None:
 
 
 def test_patchify_is_undone() -> None:
-    z = torch.randn(2, 4, 3, 4, 6)
+    z = torch.randn(2, 3, 4, 6, 5)
     tokens = patchify(z, 2)
-    assert tokens.shape == (2, 3 * 2 * 3, 16)
-    assert torch.equal(tokens[1, 1 * 6 + 1 * 3 + 2].view(4, 2, 2), z[1, :, 1, 2:4, 4:6])
-    assert torch.equal(unpatchify(tokens, (3, 2, 3), 2), z)
+    assert tokens.shape == (2, 3, 2, 3, 20)
+    assert torch.equal(tokens[1, 1, 1, 2].view(2, 2, 5), z[1, 1, 2:4, 4:6])
+    assert torch.equal(unpatchify(tokens, 2), z)
 
 
 def test_a_size_the_patch_does_not_divide_is_refused(dit: Model, text: Text) -> None:
@@ -131,7 +131,7 @@ def test_positions_are_those_asked_for(positions: str, relative: bool, text: Tex
     assert (model._rotation(5, (2, 2, 2), torch.device("cpu")) is not None) == relative
     # Without any position, equal latents give equal tokens; text sits at the same place for all, so rotary alone tells them apart.
     out = model.velocity(torch.ones(2, 4, 2, 4, 4), torch.tensor([0.3, 0.8]), text)
-    tokens = patchify(out, 2)[0]
+    tokens = patchify(out.permute(0, 2, 3, 4, 1), 2)[0].flatten(0, 2)
     assert (tokens[0] - tokens[-1]).abs().max() > 1e-4
 
 
@@ -146,7 +146,9 @@ def test_a_clean_prediction_is_a_velocity_like_any_other(text: Text) -> None:
         model.patch_out.bias.normal_()
         x0, noise = model.path.split(latents, model.velocity(latents, torch.full((2,), 0.5), text), torch.tensor(0.5))
     torch.testing.assert_close(0.5 * x0 + 0.5 * noise, latents)
-    torch.testing.assert_close(x0, unpatchify(model.patch_out.bias.expand(2, 8, -1), (2, 2, 2), 2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        x0, unpatchify(model.patch_out.bias.expand(2, 2, 2, 2, -1), 2).permute(0, 4, 1, 2, 3), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_perfect_clean_prediction_has_no_loss(text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,39 +157,54 @@ def test_a_perfect_clean_prediction_has_no_loss(text: Text, monkeypatch: pytest.
     clean = torch.randn(2, 4, 2, 4, 4)
     batch = Batch(latents=clean, text=text)
     assert model.losses(batch, "model")["loss"] > 0.5
-    monkeypatch.setattr("theseus_core.generators.dit.unpatchify", lambda *arguments: clean)
+    monkeypatch.setattr("theseus_core.generators.dit.unpatchify", lambda *arguments: clean.permute(0, 2, 3, 4, 1))
     assert model.losses(batch, "model")["loss"] == 0
 
 
-def test_local_blocks_see_finer_than_the_patches(text: Text) -> None:
+@pytest.mark.parametrize(("levels", "reach"), [([[16, 2]], 5), ([[16, 1], [32, 1]], 8)])
+def test_convolutions_see_finer_than_the_patches(levels: list[list[int]], reach: int, text: Text) -> None:
     torch.manual_seed(0)
-    model = build("generators", "dit", "debug", {"local_blocks": 2, "local_width": 16, "patch": 2})
-    assert isinstance(model, Model)
+    model = build("generators", "dit", "debug", {"levels": levels, "patch": 2})
+    assert isinstance(model, Model) and model.patch == 2 ** len(levels)
     with torch.no_grad():
-        assert (model.velocity(torch.randn(2, 4, 2, 4, 4), torch.rand(2), text) == 0).all(), "it starts at zero"
+        assert (model.velocity(torch.randn(2, 4, 2, 8, 8), torch.rand(2), text) == 0).all(), "it starts at zero"
         for p in model.parameters():
             p.add_(0.05 * torch.randn_like(p))
         model.patch_out.weight.zero_()  # so that only what is local comes through
-        latents, t = torch.randn(2, 4, 2, 16, 16), torch.full((2,), 0.5)
+        latents, t = torch.randn(2, 4, 2, 32, 32), torch.full((2,), 0.5)
         before = model.velocity(latents, t, text)
         latents[:, :, :, 3, 3] += 1
         changed = (model.velocity(latents, t, text) - before).abs().amax((0, 1, 2)) > 1e-6
     assert changed[3, 3] and changed[2, 4] and changed[4, 4], "across the borders of patches"
-    assert not changed[9:].any() and not changed[:, 9:].any(), "four blocks of three latents each"
+    assert not changed[4 + reach :].any() and not changed[:, 4 + reach :].any()
 
 
-def test_local_blocks_know_the_time(text: Text) -> None:
+@pytest.mark.parametrize("way", ["enter", "leave"])
+def test_convolutions_know_the_time(way: str, text: Text) -> None:
     torch.manual_seed(0)
-    model = build("generators", "dit", "debug", {"local_blocks": 1, "local_width": 16})
+    model = build("generators", "dit", "debug", {"levels": [[16, 1]]})
     assert isinstance(model, Model)
+    level = model.levels[0]
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.05 * torch.randn_like(p))
-        latents = torch.randn(2, 4, 2, 4, 4)
-        time = model.time_in(torch.tensor([0.2, 0.9]))
-        assert model.local is not None
-        one, other = model.local.enter(latents[:1].expand(2, -1, -1, -1, -1), time)
+        x = torch.randn(1, 2, 4, 4, {"enter": 4, "leave": 16}[way]).expand(2, -1, -1, -1, -1)
+        one, other = getattr(level, way)(x, model.time_in(torch.tensor([0.2, 0.9])))
     assert not torch.allclose(one, other)
+
+
+@pytest.mark.parametrize("predicts", ["velocity", "clean"])
+def test_at_early_times_the_loss_is_on_the_clean_clip(predicts: str, text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
+    time, clean = 0.2, torch.randn(2, 4, 2, 4, 4)
+    monkeypatch.setattr("theseus_core.generators.dit.uniform", lambda count, *_: torch.full((count,), time))
+    found = []
+    for least in (0.0, 0.1, 0.4):
+        torch.manual_seed(0)
+        model = build("generators", "dit", "debug", {"predicts": predicts, "times": "uniform", "least_time": least})
+        torch.manual_seed(1)
+        found.append(model.losses(Batch(latents=clean, text=text), "model")["loss"])
+    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[2], found[0] * (time / 0.4) ** 2)
 
 
 @pytest.mark.parametrize("pooled", [True, False])

@@ -9,7 +9,7 @@ from torch import Tensor
 from theseus_core.contracts import Text
 from theseus_core.diffusion.guidance import guided
 from theseus_core.diffusion.samplers import SAMPLERS
-from theseus_core.diffusion.schedule import RectifiedFlow, logit_normal, shifted, times
+from theseus_core.diffusion.schedule import RectifiedFlow, logit_normal, shifted, times, uniform
 
 MEAN, DEVIATION = 0.7, 0.3  # of the clean values
 NOISE = torch.linspace(-2, 2, 9, dtype=torch.float64)
@@ -82,6 +82,9 @@ def test_times_run_from_noise_to_clean_and_shift_towards_noise() -> None:
     torch.manual_seed(0)
     drawn = logit_normal(10_000, 1.0, torch.device("cpu"))
     assert drawn.min() > 0 and drawn.max() < 1 and drawn.median().item() == pytest.approx(0.5, abs=0.02)
+    even = uniform(100, 1.0, torch.device("cpu"))
+    assert torch.equal((even * 100).floor(), torch.arange(100.0)), "one of each hundredth"
+    assert uniform(101, 3.0, torch.device("cpu"))[50].item() == pytest.approx(0.75, abs=0.01)
 
 
 def test_guidance_extrapolates_and_is_skipped_at_scale_one() -> None:

@@ -23,6 +23,18 @@ WORLD: Tree = {
     ],
 }
 
+# A token is 32x32 pixels and four frames: 80 of them a clip of 17 frames of 128x128; convolutions see what is finer. What a clip
+# shows stays visible under much noise, so most times are near the noise, where words have to decide.
+HOURGLASS: Tree = {
+    "levels": [[64, 1], [128, 2]],
+    "width": 256,
+    "heads": 4,
+    "predicts": "clean",
+    "shift": 8.0,
+    "times": "uniform",
+    "least_time": 0.5,
+}
+
 PRESETS: dict[str, dict[str, Tree]] = {
     "vae": {
         "debug": {
@@ -101,7 +113,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         },
         # A constant rate, so that the training may be prolonged by any number of steps; the averaged weights are good at any time.
         "shapes": {
-            "model": {"width": 256, "layers": 6, "heads": 4, "patch": 4, "local_blocks": 2, "predicts": "clean", "shift": 8.0},
+            "model": {**HOURGLASS, "layers": 6},
             "text": {"max_tokens": 24},
             "windows": 1,
             "hold_out": 0.005,
@@ -110,7 +122,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "sampling": {"steps": 12, "guidance_scale": 3.0},
             "train": {
                 "steps": 2000,
-                "batch_size": 32,
+                "batch_size": 16,
                 "lr": 2e-3,
                 "schedule": "constant",
                 "evaluate_every": 500,
@@ -118,10 +130,9 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "ema": 0.998,
             },
         },
-        # The bundled model's, together with the vae's of this name. A token is 32x32 pixels and four frames: 80 of them a clip.
-        # What a clip shows stays visible under much noise, so nearly all times are near the noise, where words have to decide.
+        # The bundled model's, together with the vae's of this name.
         "world": {
-            "model": {"width": 256, "layers": 8, "heads": 4, "patch": 4, "local_blocks": 2, "predicts": "clean", "shift": 8.0},
+            "model": {**HOURGLASS, "layers": 8},
             "text": {"max_tokens": 24},
             "windows": 1,
             "hold_out": 0.005,
@@ -129,10 +140,10 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "prompts": 16,
             "sampling": {"steps": 12, "guidance_scale": 3.0},
             "train": {
-                "steps": 20_000,
-                "batch_size": 32,
+                "steps": 24_000,
+                "batch_size": 16,
                 "lr": 3e-3,
-                "evaluate_every": 500,
+                "evaluate_every": 1000,
                 "checkpoint_every": 100,
             },
         },

@@ -48,6 +48,11 @@ def logit_normal(count: int, shift: float, device: torch.device) -> Tensor:
     return shifted(torch.randn(count, device=device).sigmoid(), shift)
 
 
+def uniform(count: int, shift: float, device: torch.device) -> Tensor:
+    """(count,) training times: one from each of as many equal parts of [0, 1], shifted; a batch meets every kind of time."""
+    return shifted((torch.arange(count, device=device) + torch.rand(count, device=device)) / count, shift)
+
+
 def times(steps: int, shift: float, device: torch.device) -> Tensor:
     """(steps + 1,) sampling times from 1 down to 0, evenly spaced before the shift."""
     return shifted(torch.linspace(1, 0, steps + 1, device=device), shift)

@@ -8,10 +8,10 @@ positions. Trained from scratch on the straight path of rectified flow, predicti
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -20,7 +20,7 @@ from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Batch, Consumes, Generator, Progress, Text
 from theseus_core.diffusion.guidance import guided
 from theseus_core.diffusion.samplers import SAMPLERS
-from theseus_core.diffusion.schedule import RectifiedFlow, logit_normal, times
+from theseus_core.diffusion.schedule import RectifiedFlow, logit_normal, times, uniform
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.nn.attention import Attention, Rotation, rotary_3d, unrotated
 from theseus_core.nn.causal import ConvBlock
@@ -36,11 +36,12 @@ class Config(BaseConfig):
     layers: int = Field(12, ge=1, description="number of blocks")
     heads: int = Field(6, ge=1, description="G, attention heads; width / heads must be a multiple of 16")
     time_width: int = Field(128, ge=2, description="width of the embedded time, which steers every norm")
-    patch: int = Field(2, ge=1, description="side of the square of latents that one token stands for")
-    local_blocks: int = Field(
-        0, ge=0, description="convolutional blocks at the latents' own resolution before the transformer, and as many behind it"
+    patch: int = Field(2, ge=1, description="side of the square of latents, or of the last level, that one token stands for")
+    levels: tuple[tuple[PositiveInt, PositiveInt], ...] = Field(
+        (),
+        description="(width, blocks) of convolutions before the transformer, and as many behind it: "
+        "at the latents' own resolution, then at half of it, and so on",
     )
-    local_width: int = Field(64, ge=8, description="channels of these blocks")
     positions: Literal["rotary", "sincos", "both"] = Field(
         "both", description="rotary (relative, in attention), sincos (absolute, added to the tokens), or both"
     )
@@ -50,6 +51,12 @@ class Config(BaseConfig):
         (0.0, 1.0), description="times, from clean 0 to noise 1, in which guidance acts; outside it a step costs half"
     )
     shift: float = Field(1.0, gt=0, description="how far training and sampling times are moved towards the noise")
+    times: Literal["logit-normal", "uniform"] = Field(
+        "logit-normal", description="how training times are spread before the shift: most of them in the middle, or evenly"
+    )
+    least_time: float = Field(
+        0.0, ge=0, lt=1, description="at times below, the loss is on a clean clip rather than on the velocity, or they outweigh all"
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Config:
@@ -114,38 +121,45 @@ class Block(nn.Module):
         return torch.addcmul(text, text_gate, out[:, :length]), torch.addcmul(video, gate, out[:, length:])
 
 
-class Local(nn.Module):
-    """Convolutional blocks around the transformer, after the hourglass of Crowson et al. (2024), on (B, t, h, w, D).
+class Level(nn.Module):
+    """Convolutional blocks at one resolution around the transformer, after the hourglass of Crowson et al. (2024).
 
     What lies within a few latents of another, such as an edge under noise, needs no attention, and what the patches of the
-    transformer are too coarse for goes by it from the blocks before to those behind.
+    transformer are too coarse for goes by it from the blocks before to those behind. Layout is channels last.
+
+    Args:
+        channels: of the level above.
+        width: D.
+        patch: side of the square of the level above that one place of this one stands for.
     """
 
-    def __init__(self, channels: int, width: int, time_width: int, blocks: int) -> None:
+    def __init__(self, channels: int, width: int, time_width: int, blocks: int, patch: int) -> None:
         super().__init__()
-        self.first = nn.Linear(channels, width)
-        self.time_in = nn.Linear(time_width, 2 * width)
+        self.patch = patch
+        self.first = nn.Linear(channels * patch**2, width)
         self.before = nn.ModuleList(ConvBlock(width, 2.0) for _ in range(blocks))
         self.behind = nn.ModuleList(ConvBlock(width, 2.0) for _ in range(blocks))
+        self.time_before = nn.Linear(time_width, 2 * width)
+        self.time_behind = nn.Linear(time_width, 2 * width)
         self.norm = nn.LayerNorm(width, eps=1e-5)
-        self.last = nn.Linear(width, channels)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last = nn.Linear(width, channels * patch**2)
+        for modulation in (self.time_before, self.time_behind):
+            nn.init.zeros_(modulation.weight)
+            nn.init.zeros_(modulation.bias)
 
-    def enter(self, latents: Tensor, time: Tensor) -> Tensor:
-        """(B, Z, t, h, w) and (B, time width) to (B, t, h, w, D)."""
-        shift, scale = self.time_in(time).view(len(time), 1, 1, 1, -1).chunk(2, dim=-1)
-        x = torch.addcmul(shift, self.first(latents.permute(0, 2, 3, 4, 1)), 1 + scale)
+    def enter(self, x: Tensor, time: Tensor) -> Tensor:
+        """(B, t, h, w, channels) and (B, time width) to (B, t, h / patch, w / patch, D)."""
+        x = modulated(self.first(patchify(x, self.patch)), self.time_before(time))
         for block in self.before:
             x = block(x)
         return x
 
-    def leave(self, x: Tensor) -> Tensor:
-        """(B, t, h, w, D) to (B, Z, t, h, w)."""
+    def leave(self, x: Tensor, time: Tensor) -> Tensor:
+        """(B, t, h / patch, w / patch, D) to (B, t, h, w, channels)."""
+        x = modulated(x, self.time_behind(time))
         for block in self.behind:
             x = block(x)
-        out: Tensor = self.last(self.norm(x))
-        return out.permute(0, 4, 1, 2, 3)
+        return unpatchify(self.last(self.norm(x)), self.patch)
 
 
 class Model(Generator):
@@ -158,11 +172,13 @@ class Model(Generator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.patch = config.patch
         self.path = RectifiedFlow()
-        local = config.local_blocks > 0
-        self.local = Local(config.latent_channels, config.local_width, config.time_width, config.local_blocks) if local else None
-        channels = config.local_width if local else config.latent_channels
+        self.levels = nn.ModuleList()
+        channels = config.latent_channels
+        for i, (width, blocks) in enumerate(config.levels):
+            self.levels.append(Level(channels, width, config.time_width, blocks, patch=2 if i else 1))
+            channels = width
+        self.patch = config.patch * 2 ** max(0, len(config.levels) - 1)
         self.patch_in = nn.Linear(channels * config.patch**2, config.width)
         self.text_in = nn.Linear(config.text_width, config.width)
         self.time_in = TimeEmbedding(config.width, config.time_width)
@@ -171,7 +187,8 @@ class Model(Generator):
         self.norm = nn.LayerNorm(config.width, eps=1e-5)
         self.modulation = nn.Linear(config.time_width, 2 * config.width)
         self.patch_out = nn.Linear(config.width, channels * config.patch**2)
-        for last in (self.modulation,) if local else (self.modulation, self.patch_out):
+        for last in (self.modulation, self.levels[0].last if self.levels else self.patch_out):
+            assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
@@ -184,8 +201,12 @@ class Model(Generator):
             time = time + self.pooled_in(masked_mean(text.embeddings, text.mask))
         time = F.silu(time)
         words = self.text_in(text.embeddings)  # (B, L, D)
-        fine = self.local.enter(latents, time).permute(0, 4, 1, 2, 3) if self.local is not None else latents
-        video = self.patch_in(patchify(fine, self.config.patch))  # (B, N, D)
+        x = latents.permute(0, 2, 3, 4, 1)  # (B, t, h, w, Z)
+        levels, passed = cast("list[Level]", list(self.levels)), []
+        for level in levels:
+            x = level.enter(x, time)
+            passed.append(x)
+        video = self.patch_in(patchify(x, self.config.patch).flatten(1, 3))  # (B, N, D)
         if self.config.positions != "rotary":
             video = video + sincos_3d(*grid, self.config.width, latents.device)
         mask = F.pad(text.mask, (0, video.shape[1]), value=True)  # (B, L + N)
@@ -195,20 +216,24 @@ class Model(Generator):
             words, video = run(words, video, time, rotation, mask)
         shift, scale = self.modulation(time).unsqueeze(1).chunk(2, dim=-1)
         video = self.patch_out(torch.addcmul(shift, self.norm(video), 1 + scale))  # (B, N, Z patch^2)
-        predicted = unpatchify(video, grid, self.config.patch)  # (B, Z, t, h, w)
-        if self.local is not None:
-            predicted = self.local.leave((fine + predicted).permute(0, 2, 3, 4, 1))
+        x = unpatchify(video.view(len(video), *grid, -1), self.config.patch)
+        for level, before in zip(reversed(levels), reversed(passed), strict=True):
+            x = level.leave(before + x, time)
+        predicted = x.permute(0, 4, 1, 2, 3)  # (B, Z, t, h, w)
         return predicted if self.config.predicts == "velocity" else towards(latents, predicted, t)
 
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         assert batch.latents is not None and batch.text is not None
         clean = batch.latents
         noise = torch.randn_like(clean)
-        t = logit_normal(len(clean), self.config.shift, clean.device)
+        spread = logit_normal if self.config.times == "logit-normal" else uniform
+        t = spread(len(clean), self.config.shift, clean.device)
         noisy = self.path.add_noise(clean, noise, t)
         velocity = self.velocity(noisy, t, batch.text)
         target = noise - clean if self.config.predicts == "velocity" else towards(noisy, clean, t)
-        return {"loss": (velocity.float() - target).square().mean()}
+        errors = (velocity.float() - target).square().mean((1, 2, 3, 4))  # (B,)
+        weights = (t / t.clamp_min(self.config.least_time)).square() if self.config.least_time else 1.0
+        return {"loss": (errors * weights).mean()}
 
     @torch.no_grad()
     def sample(
@@ -241,13 +266,19 @@ class Model(Generator):
 
     def _grid(self, latents: Tensor) -> tuple[int, int, int]:
         t, h, w = latents.shape[2:]
-        patch = self.config.patch
+        patch = self.patch
         if h % patch or w % patch:
             raise TheseusError(
                 f"the latents' sides must be multiples of the patch of {patch}: {w}x{h}",
                 hint=f"{w - w % patch}x{h - h % patch} latents would do",
             )
         return t, h // patch, w // patch
+
+
+def modulated(x: Tensor, modulation: Tensor) -> Tensor:
+    """(B, t, h, w, D) moved and stretched by the two halves of (B, 2 D)."""
+    shift, scale = modulation.view(len(x), 1, 1, 1, -1).chunk(2, dim=-1)
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 def towards(noisy: Tensor, clean: Tensor, t: Tensor) -> Tensor:
@@ -261,16 +292,15 @@ def masked_mean(words: Tensor, mask: Tensor) -> Tensor:
     return (words * weights).sum(1) / weights.sum(1).clamp_min(1)
 
 
-def patchify(latents: Tensor, patch: int) -> Tensor:
-    """(B, Z, t, h, w) -> (B, N, Z patch^2), tokens ordered by time, height, width."""
-    b, z, t, h, w = latents.shape
-    x = latents.reshape(b, z, t, h // patch, patch, w // patch, patch)
-    return x.permute(0, 2, 3, 5, 1, 4, 6).reshape(b, t * (h // patch) * (w // patch), z * patch * patch)
+def patchify(x: Tensor, patch: int) -> Tensor:
+    """(B, t, h, w, D) -> (B, t, h / patch, w / patch, patch^2 D)."""
+    b, t, h, w, d = x.shape
+    x = x.reshape(b, t, h // patch, patch, w // patch, patch, d)
+    return x.transpose(3, 4).reshape(b, t, h // patch, w // patch, patch**2 * d)
 
 
-def unpatchify(x: Tensor, grid: tuple[int, int, int], patch: int) -> Tensor:
-    """The inverse of `patchify`; `grid` is (t, h / patch, w / patch)."""
-    t, h, w = grid
-    b, _, p = x.shape
-    x = x.reshape(b, t, h, w, p // patch**2, patch, patch)
-    return x.permute(0, 4, 1, 2, 5, 3, 6).reshape(b, p // patch**2, t, h * patch, w * patch)
+def unpatchify(x: Tensor, patch: int) -> Tensor:
+    """The inverse of `patchify`."""
+    b, t, h, w, d = x.shape
+    x = x.reshape(b, t, h, w, patch, patch, d // patch**2)
+    return x.transpose(3, 4).reshape(b, t, h * patch, w * patch, d // patch**2)
