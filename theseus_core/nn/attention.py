@@ -73,15 +73,21 @@ def rotary_3d(t: int, h: int, w: int, width: int, device: torch.device, base: fl
     Args:
         width: K, a multiple of 16.
     """
+    times, rows, columns = (torch.arange(size, device=device, dtype=torch.float64) for size in (t, h, w))
+    return rotary_at(times, rows, columns, width, base)
+
+
+def rotary_at(times: Tensor, rows: Tensor, columns: Tensor, width: int, base: float = 10_000.0) -> Rotation:
+    """`rotary_3d` with the places of the grid along each axis, (t,), (h,) and (w,) in double precision."""
+    shape = (len(times), len(rows), len(columns))
     parts = []
-    for axis, (size, dim) in enumerate(((t, width // 4), (h, width * 3 // 8), (w, width * 3 // 8))):
-        frequency = base ** (-torch.arange(0, dim, 2, device=device, dtype=torch.float64) / dim)
-        angle = torch.arange(size, device=device, dtype=torch.float64)[:, None] * frequency  # (size, dim / 2)
-        angle = angle.repeat_interleave(2, dim=-1)  # (size, dim)
-        shape = [1, 1, 1, dim]
-        shape[axis] = size
-        parts.append(angle.view(shape).expand(t, h, w, dim))
-    angles = torch.cat(parts, dim=-1).reshape(t * h * w, width)
+    for axis, (places, dim) in enumerate(((times, width // 4), (rows, width * 3 // 8), (columns, width * 3 // 8))):
+        frequency = base ** (-torch.arange(0, dim, 2, device=places.device, dtype=torch.float64) / dim)
+        angle = (places[:, None] * frequency).repeat_interleave(2, dim=-1)  # (size, dim)
+        along = [1, 1, 1, dim]
+        along[axis] = len(places)
+        parts.append(angle.view(along).expand(*shape, dim))
+    angles = torch.cat(parts, dim=-1).reshape(-1, width)
     return angles.cos().float(), angles.sin().float()
 
 
