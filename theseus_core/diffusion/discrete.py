@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from theseus_core.config import Config
@@ -30,6 +30,12 @@ class Betas(Config):
     predicts: Literal["v_prediction", "epsilon", "sample"] = Field(
         "v_prediction", description="what the network gives: alpha * noise - sigma * clean, the noise, or the clean clip"
     )
+
+    @model_validator(mode="after")
+    def _signal_where_it_is_needed(self) -> Betas:
+        if self.predicts == "epsilon" and self.zero_terminal_snr and self.spacing != "leading":
+            raise ValueError("noise says nothing of the clip where all is noise: epsilon needs zero_terminal_snr off")
+        return self
 
 
 class DiscretePath:
