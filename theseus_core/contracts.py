@@ -153,19 +153,22 @@ class VideoTokenizer(Trainable):
         produces: "latents", "codes" or "pixels".
         latent_channels: Z.
         time_factor, space_factor: how many frames and pixels a latent stands for; T = 1 + time_factor * k.
+        exact_in_chunks: False where `chunk` decides the result, and callers that only want to save memory leave it out.
     """
 
     produces: Consumes
     latent_channels: int
     time_factor: int
     space_factor: int
+    exact_in_chunks: ClassVar[bool] = True
 
     @abstractmethod
     def encode(self, video: Tensor, chunk: int | None = None) -> Tensor:
         """(B, 3, T, H, W) in [-1, 1] -> (B, Z, t, h, w): the posterior's mean, normalised per channel.
 
         Args:
-            chunk: latent frames at a time, through the cache; None for all at once. The result is the same.
+            chunk: latent frames at a time, through the cache; None for all at once. The result is the same, unless
+                `exact_in_chunks` is False: None is then the family's own way to cut.
 
         Raises:
             TheseusError: T is not 1 + time_factor * k, or H or W is no multiple of space_factor.
@@ -215,11 +218,13 @@ class Generator(Trainable):
         consumes: what kind of tokenizer it needs; any other is an error that names the right one.
         samplers: names that `sample` takes.
         patch: the height and width of the latents must be multiples of it.
+        patch_frames: the number of latent frames must be a multiple of it. What has to be added stands in front, and is thrown away.
     """
 
     consumes: Consumes
     samplers: Sequence[str]
     patch: int = 1
+    patch_frames: int = 1
 
     @abstractmethod
     def sample(
