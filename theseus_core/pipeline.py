@@ -175,7 +175,7 @@ class TextToVideo:
                 sampler=settings.sampler,
                 progress=progress,
             )
-            chunk = DECODED_AT_ONCE if made.shape[2] > DECODED_AT_ONCE else None
+            chunk = DECODED_AT_ONCE if self.tokenizer.exact_in_chunks and made.shape[2] > DECODED_AT_ONCE else None
             video = self._at_work(self.tokenizer).decode(made, chunk=chunk).float().cpu()
         self._refuse_what_is_no_number(video)
         return video.clamp(-1, 1)

@@ -77,21 +77,21 @@ class SpatialNorm(nn.Module):
 
     def forward(self, x: Tensor, latents: Tensor, past: Past) -> Tensor:
         (_, _, t, h, w), (_, _, frames, height, width) = latents.shape, x.shape
-        times = latent_of_frame(frames, t, past.start).to(x.device)
+        times = latent_of_frame(frames, t, past.start, x.device)
         scale, shift = (
             conv(latents)[:, :, times].repeat_interleave(width // w, dim=-1).unsqueeze(4).to(x.dtype)  # (B, C, T, h, 1, W)
             for conv in (self.conv_y, self.conv_b)
         )
         rows = self.norm_layer(x).unflatten(3, (h, height // h))  # (B, C, T, h, H/h, W)
-        return torch.addcmul(shift, rows, scale).flatten(3, 4)
+        return (rows * scale).add_(shift).flatten(3, 4)  # as two steps: fused they round otherwise than the release
 
 
-def latent_of_frame(frames: int, latents: int, start: bool) -> Tensor:
-    """(T,) int64: which latent each frame belongs to; where a clip starts, the first has one frame and the others share the rest."""
+def latent_of_frame(frames: int, latents: int, start: bool, device: torch.device) -> Tensor:
+    """(T,) int64: the latent that each frame belongs to. Where a clip starts, its first latent has one frame."""
     if start and latents > 1:
-        return torch.cat([torch.zeros(1, dtype=torch.int64), 1 + latent_of_frame(frames - 1, latents - 1, False)])
+        return F.pad(1 + latent_of_frame(frames - 1, latents - 1, False, device), (1, 0))
     assert frames % latents == 0
-    return torch.arange(latents).repeat_interleave(frames // latents)
+    return torch.arange(latents, device=device).repeat_interleave(frames // latents)
 
 
 class ResnetBlock(nn.Module):
@@ -152,8 +152,8 @@ class Upsample(nn.Module):
         x = _on_frames(self._doubled, x)  # (B, C, T, 2 H, 2 W)
         if not self.in_time:
             return x
-        times = latent_of_frame(2 * t - 1 if past.start else 2 * t, t, past.start)
-        return x[:, :, times.to(x.device)]  # doubled last: the convolution need not see a frame twice
+        times = latent_of_frame(2 * t - past.start, t, past.start, x.device)
+        return x[:, :, times]  # doubled last: the convolution need not see a frame twice
 
     def _doubled(self, frames: Tensor) -> Tensor:
         out: Tensor = self.conv(F.interpolate(frames, scale_factor=2.0))

@@ -30,7 +30,9 @@ MID_BLOCKS = 2
 class Config(BaseConfig):
     """Configuration of `cogvideox_vae`; what the release has too bears the release's name."""
 
-    block_out_channels: tuple[int, int, int, int] = Field((128, 256, 256, 512), description="channels from the frames to the latents")
+    block_out_channels: tuple[int, int, int, int] = Field(
+        (128, 256, 256, 512), description="channels from frames to latents"
+    )
     latent_channels: int = Field(16, ge=1, description="Z, channels of a latent")
     layers_per_block: int = Field(3, ge=1, description="residual blocks of each size; the decoder has one more")
     norm_num_groups: int = Field(32, ge=1, description="groups of channels that are normalised together")
