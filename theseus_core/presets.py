@@ -114,7 +114,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         # A constant rate, so that the training may be prolonged by any number of steps; the averaged weights are good at any time.
         "shapes": {
             "model": {**HOURGLASS, "layers": 6},
-            "text": {"max_tokens": 24},
+            "text": {"max_tokens": 24, "lr_ratio": 0.1},
             "windows": 1,
             "hold_out": 0.005,
             "world": {"scenes": ["shapes"], "objects": 1, "clips": 4000},
@@ -133,7 +133,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         # The bundled model's, together with the vae's of this name.
         "world": {
             "model": {**HOURGLASS, "layers": 8},
-            "text": {"max_tokens": 24},
+            "text": {"max_tokens": 24, "lr_ratio": 0.1},
             "windows": 1,
             "hold_out": 0.005,
             "world": {**WORLD, "clips": 14_000},
