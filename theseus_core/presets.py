@@ -30,7 +30,7 @@ HOURGLASS: Tree = {
     "width": 256,
     "heads": 4,
     "predicts": "clean",
-    "shift": 8.0,
+    "shift": 4.0,
     "times": "uniform",
     "least_time": 0.5,
 }
@@ -142,11 +142,12 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "prompts": 16,
             "sampling": {"steps": 12, "guidance_scale": 3.0},
             "train": {
-                "steps": 24_000,
+                "steps": 9000,
                 "batch_size": 16,
                 "lr": 3e-3,
                 "evaluate_every": 1000,
                 "checkpoint_every": 100,
+                "decay": 0.3,
             },
         },
     },
