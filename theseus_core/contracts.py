@@ -99,6 +99,10 @@ class Trainable(nn.Module, ABC):
         """Named parameters that `phase` updates; all of them unless a family has more than one phase."""
         return self.named_parameters()
 
+    def lr_ratio(self, name: str) -> float:
+        """The learning rate of the parameter of this name, in units of the training's."""
+        return 1.0
+
     def shard_units(self) -> list[nn.Module]:
         """The repeated blocks: units of FSDP sharding and of gradient checkpointing."""
         return []
@@ -116,12 +120,14 @@ class TextEncoder(nn.Module, ABC):
         trained_along: True for the built-in encoder, whose parameters are trained with the generator; False for a frozen one.
         width: E, the width of the embeddings.
         max_tokens: L, the length captions are padded to.
+        lr_ratio: the learning rate of an encoder that is trained along, in units of the generator's.
     """
 
     config: Config
     trained_along: bool
     width: int
     max_tokens: int
+    lr_ratio: float = 1.0
 
     @abstractmethod
     def tokenize(self, captions: Sequence[str]) -> Text:
@@ -266,6 +272,9 @@ class Conditioned(Trainable):
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         assert batch.text is not None
         return self.generator.losses(replace(batch, text=self.text_encoder(batch.text)), phase)
+
+    def lr_ratio(self, name: str) -> float:
+        return self.text_encoder.lr_ratio if name.startswith("text_encoder.") else self.generator.lr_ratio(name)
 
     def shard_units(self) -> list[nn.Module]:
         return self.generator.shard_units()

@@ -30,10 +30,12 @@ HOURGLASS: Tree = {
     "width": 256,
     "heads": 4,
     "predicts": "clean",
-    "shift": 8.0,
+    "shift": 4.0,
     "times": "uniform",
     "least_time": 0.5,
 }
+
+ONE_SHAPE: Tree = {"scenes": ["shapes"], "objects": 1, "clips": 4000, "height": 64, "width": 64}
 
 PRESETS: dict[str, dict[str, Tree]] = {
     "vae": {
@@ -57,9 +59,9 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "model_preset": "tiny",
             "model": {"latent_channels": 32, "whiten": 0.5},
             "hold_out": 0.002,
-            "world": {"scenes": ["shapes"], "objects": 1, "clips": 4000},
+            "world": ONE_SHAPE,
             "pictures": 16,
-            "train": {"steps": 200, "batch_size": 8, "lr": 1e-3, "evaluate_every": 100, "ema": 0.98, "decay": 0.8},
+            "train": {"steps": 400, "batch_size": 8, "lr": 1e-3, "evaluate_every": 200, "ema": 0.98, "decay": 0.8},
         },
         # The bundled model's. With fewer channels what moves fast falls apart: of 60 shapes the judge knew 49 again after a way
         # through 8 channels, and all after this one. Weak channels stay weak, so that the transformer learns what shows first.
@@ -113,11 +115,11 @@ PRESETS: dict[str, dict[str, Tree]] = {
         },
         # A constant rate, so that the training may be prolonged by any number of steps; the averaged weights are good at any time.
         "shapes": {
-            "model": {**HOURGLASS, "layers": 6},
-            "text": {"max_tokens": 24},
+            "model": {**HOURGLASS, "levels": [[128, 2]], "layers": 6},
+            "text": {"max_tokens": 24, "lr_ratio": 0.1},
             "windows": 1,
             "hold_out": 0.005,
-            "world": {"scenes": ["shapes"], "objects": 1, "clips": 4000},
+            "world": ONE_SHAPE,
             "prompts": 16,
             "sampling": {"steps": 12, "guidance_scale": 3.0},
             "train": {
@@ -133,18 +135,19 @@ PRESETS: dict[str, dict[str, Tree]] = {
         # The bundled model's, together with the vae's of this name.
         "world": {
             "model": {**HOURGLASS, "layers": 8},
-            "text": {"max_tokens": 24},
+            "text": {"max_tokens": 24, "lr_ratio": 0.1},
             "windows": 1,
             "hold_out": 0.005,
             "world": {**WORLD, "clips": 14_000},
             "prompts": 16,
             "sampling": {"steps": 12, "guidance_scale": 3.0},
             "train": {
-                "steps": 24_000,
+                "steps": 9000,
                 "batch_size": 16,
                 "lr": 3e-3,
                 "evaluate_every": 1000,
                 "checkpoint_every": 100,
+                "decay": 0.3,
             },
         },
     },

@@ -10,7 +10,9 @@ from torch import nn
 from train_toys import WIDTH, Toy, ToyGan, settings
 
 from theseus_core.config import validate
+from theseus_core.contracts import Conditioned
 from theseus_core.errors import TheseusError
+from theseus_core.registry import build
 from theseus_core.train.config import TrainConfig
 from theseus_core.train.ema import Ema
 from theseus_core.train.muon import Muon, orthogonalize
@@ -165,3 +167,13 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object], names
 
 def test_every_setting_is_described() -> None:
     assert [name for name, field in TrainConfig.model_fields.items() if not field.description] == []
+
+
+def test_an_encoder_may_learn_at_a_rate_of_its_own() -> None:
+    encoder = build("text", "builtin", "debug", {"vocabulary": ["red"], "lr_ratio": 0.1})
+    both = Conditioned.of(build("generators", "dit", "debug"), encoder)
+    [phase] = build_phases(both, TrainConfig(optimizer="muon", lr=0.5, warmup=0), CPU, torch.float32)
+    rates = {id(p): group["peak_lr"] for o in phase.optimizers.values() for group in o.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in encoder.parameters()} == {0.05}
+    assert {rates[id(p)] for name, p in both.named_parameters() if name.startswith("generator.")} == {0.5}
+    assert len(rates) == len(list(both.parameters()))

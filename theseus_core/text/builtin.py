@@ -28,6 +28,11 @@ class Config(BaseConfig):
     layers: int = Field(2, ge=0, description="transformer layers")
     heads: int = Field(4, ge=1, description="attention heads; must divide `width`")
     max_tokens: int = Field(32, ge=2, description="L, the first token included; longer captions are cut")
+    lr_ratio: float = Field(
+        1.0,
+        gt=0,
+        description="its learning rate in units of the generator's: with a high one it unlearns words before they are of any use",
+    )
 
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -73,7 +78,7 @@ class Model(TextEncoder):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.width, self.max_tokens = config.width, config.max_tokens
+        self.width, self.max_tokens, self.lr_ratio = config.width, config.max_tokens, config.lr_ratio
         self.numbers = {word: FIRST + i for i, word in enumerate(config.vocabulary)}
         self.words = nn.Embedding(FIRST + len(config.vocabulary), config.width, padding_idx=PADDING)
         self.positions = nn.Parameter(torch.randn(config.max_tokens, config.width) * 0.02)

@@ -90,22 +90,29 @@ def build_optimizers(
     Raises:
         TheseusError: adamw8bit cannot run here.
     """
-    parts = {kind: [p for _, p in pairs] for kind, pairs in split(model, phase).items()}
+    parts = split(model, phase)
     optimizers: dict[str, Optimizer] = {}
     if config.optimizer == "muon":
-        matrices = _group(parts.pop("matrices"), config.lr * config.muon_lr_ratio, config.weight_decay)
+        matrices = _groups(model, parts.pop("matrices"), config.lr * config.muon_lr_ratio, config.weight_decay)
         if matrices:
             optimizers[f"{phase}.muon"] = Muon(matrices, dtype)
     decayed = [*parts.get("matrices", []), *parts["decayed"]]
-    rest = _group(decayed, config.lr, config.weight_decay) + _group(parts["plain"], config.lr, 0.0)
+    rest = _groups(model, decayed, config.lr, config.weight_decay) + _groups(model, parts["plain"], config.lr, 0.0)
     if rest:
         kind = "adamw8bit" if config.optimizer == "adamw8bit" else "adamw"
         optimizers[f"{phase}.{kind}"] = _adamw(rest, config, device)
     return optimizers
 
 
-def _group(parameters: list[nn.Parameter], lr: float, weight_decay: float) -> list[Group]:
-    return [{"params": parameters, "lr": lr, "peak_lr": lr, "weight_decay": weight_decay}] if parameters else []
+def _groups(model: Trainable, named: list[tuple[str, nn.Parameter]], lr: float, weight_decay: float) -> list[Group]:
+    """One group for each learning rate that the model asks for."""
+    by_ratio: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in named:
+        by_ratio.setdefault(model.lr_ratio(name), []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr * ratio, "peak_lr": lr * ratio, "weight_decay": weight_decay}
+        for ratio, parameters in by_ratio.items()
+    ]
 
 
 def _adamw(groups: list[Group], config: TrainConfig, device: torch.device) -> Optimizer:
