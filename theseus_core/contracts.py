@@ -147,6 +147,9 @@ class TextEncoder(nn.Module, ABC):
     def count_tokens(self, caption: str) -> int:
         """Tokens of a caption before it is cut to `max_tokens`."""
 
+    def free(self) -> None:
+        """Give back the memory of what can be read again, and is at the next `forward`; nothing by default."""
+
     def unknown_words(self, caption: str) -> list[str]:
         """The words of a caption that this encoder has no vector for; none for encoders with an open vocabulary."""
         return []
@@ -160,6 +163,8 @@ class VideoTokenizer(Trainable):
         latent_channels: Z.
         time_factor, space_factor: how many frames and pixels a latent stands for; T = 1 + time_factor * k.
         exact_in_chunks: False where `chunk` decides the result, and callers that only want to save memory leave it out.
+        image_scale: what the latents of a first frame that is given are multiplied with beyond `encode`.
+        tile: (height, width) in pixels of the tiles that larger frames can be cut into for less memory; None if they cannot.
     """
 
     produces: Consumes
@@ -167,6 +172,18 @@ class VideoTokenizer(Trainable):
     time_factor: int
     space_factor: int
     exact_in_chunks: ClassVar[bool] = True
+
+    @property
+    def image_scale(self) -> float:
+        return 1.0
+
+    @property
+    def tile(self) -> tuple[int, int] | None:
+        return None
+
+    def set_tiling(self, on: bool) -> None:
+        """Cut frames larger than a tile into tiles from now on, or no longer; each tile knows itself alone."""
+        assert not on or self.tile is not None, "this family has no tiles"
 
     @abstractmethod
     def encode(self, video: Tensor, chunk: int | None = None) -> Tensor:
@@ -224,13 +241,18 @@ class Generator(Trainable):
         consumes: what kind of tokenizer it needs; any other is an error that names the right one.
         samplers: names that `sample` takes.
         patch: the height and width of the latents must be multiples of it.
-        patch_frames: the number of latent frames must be a multiple of it. What has to be added stands in front, and is thrown away.
+        patch_frames: the number of latent frames must be a multiple of it. What is added for that stands in front, and is dropped.
+        takes: what `sample` takes beyond what every family does, of
+            image            latents (B, Z, 1, h, w) of the first frame, which must then be given
+            start            latents (B, Z, t, h, w) of a video to begin from, and `strength`, the share of the steps that change it
+            rising_guidance  True for guidance that grows with the steps, from none
     """
 
     consumes: Consumes
     samplers: Sequence[str]
     patch: int = 1
     patch_frames: int = 1
+    takes: Sequence[str] = ()
 
     @abstractmethod
     def sample(

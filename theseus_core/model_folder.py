@@ -1,4 +1,7 @@
-"""A model on disk: a folder with `model.json` and one folder for each part, safe to open and complete in itself."""
+"""A model on disk: a folder with `model.json` and one folder for each part, safe to open and complete in itself.
+
+A released CogVideoX in the diffusers layout is one too.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,32 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 
 import theseus_core.bundled
 from theseus_core.config import Config, Tree, dump, validate
 from theseus_core.contracts import Consumes, Generator, TextEncoder, VideoTokenizer
+from theseus_core.device import DTYPES
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.files import read_json, replacing, write_json
+from theseus_core.pretrained.folder import (
+    FAMILIES,
+    INDEX,
+    is_released,
+    load_released,
+    released_defaults,
+    released_files,
+    sample_of,
+    save_released,
+)
+from theseus_core.pretrained.vae import load_vae
 from theseus_core.registry import HALVES, Group, family, halve_weights, load_part, names, save_part
 
 FORMAT = 1
 GROUPS: dict[str, Group] = {"tokenizer": "tokenizers", "text_encoder": "text", "generator": "generators"}
+PARTS = (*GROUPS, "transformer", "vae", "scheduler")  # folders of a model, in our layout and in that of diffusers
 KNOWS = "knows.json"  # groups of prompts that the model was trained on
 CARD = "CARD.md"  # what there is to say about it, for people
 Kind = Literal["model", "tokenizer"]
@@ -42,6 +59,9 @@ class Settings(Config):
     steps: int = Field(ge=1, description="evaluations of the generator")
     guidance_scale: float = Field(ge=0, description="how strictly to follow the prompt; 1 for no guidance")
     sampler: str = Field(description="the algorithm that turns noise into a video")
+    rising_guidance: bool = Field(
+        False, description="guidance grows with the steps, from none, as some models were released to run"
+    )
 
 
 @dataclass(frozen=True)
@@ -101,10 +121,11 @@ def export_model(folder: Path, target: Path, dtype: str = "bf16") -> Path:
         TheseusError: the folder is damaged, its weights do not fit into `dtype`, or there is something at `target` already.
     """
     describe(folder)
+    if is_released(folder):
+        raise TheseusError(f"a released model stays in the layout it has: {folder}", hint="--layout diffusers")
     if dtype not in HALVES:
         raise TheseusError(f"not half a precision: {dtype}", hint=nearest(dtype, list(HALVES)))
-    if target.exists():
-        raise TheseusError(f"there is something already: {target}", hint="name a folder that is not there yet")
+    _refuse_what_is_there(target)
     with replacing(target) as part:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             copy = part / path.relative_to(folder)
@@ -116,12 +137,40 @@ def export_model(folder: Path, target: Path, dtype: str = "bf16") -> Path:
     return target
 
 
-def load_model(folder: Path) -> Parts:
-    """Read what `save_model` wrote, in evaluation mode, on the CPU.
+def export_released(folder: Path, target: Path, dtype: str = "bf16") -> Path:
+    """A copy of a model folder in the diffusers layout, which diffusers' CogVideoX pipelines read.
+
+    Args:
+        dtype: bf16, fp16 or fp32: of the weights.
+
+    Raises:
+        TheseusError: the model has what CogVideoX has not, the folder is damaged, or there is something at `target` already.
+    """
+    _refuse_what_is_there(target)
+    if dtype not in DTYPES:
+        raise TheseusError(f"no such dtype: {dtype}", hint=nearest(dtype, list(DTYPES)))
+    parts = load_model(folder)
+    return save_released(target, parts.tokenizer, parts.text_encoder, parts.generator, parts.defaults.sampler, DTYPES[dtype])
+
+
+def _refuse_what_is_there(target: Path) -> None:
+    if target.exists():
+        raise TheseusError(f"there is something already: {target}", hint="name a folder that is not there yet")
+
+
+def load_model(folder: Path, dtype: torch.dtype | None = None) -> Parts:
+    """Read what `save_model` wrote, or a released CogVideoX, in evaluation mode, on the CPU.
+
+    Args:
+        dtype: of a released model's weights in memory; None keeps them as they are stored. Our own are always fp32.
 
     Raises:
         TheseusError: something is missing, damaged, or does not fit together.
     """
+    if is_released(folder):
+        found = load_released(folder, dtype)
+        check_match(found.generator, found.tokenizer, found.text_encoder)
+        return Parts(found.tokenizer, found.text_encoder, found.generator, validate(Settings, found.defaults))
     described = describe(folder)
     if "generator" not in described["parts"]:
         raise TheseusError(
@@ -138,6 +187,8 @@ def load_model(folder: Path) -> Parts:
 def load_tokenizer(path: str | Path) -> VideoTokenizer:
     """The tokenizer of a run or of a model folder, in evaluation mode, on the CPU."""
     folder = find_model(path, "tokenizer")
+    if is_released(folder):
+        return load_vae(folder / "vae", torch.float32)
     describe(folder)
     tokenizer = load_part(folder / "tokenizer", "tokenizers")
     assert isinstance(tokenizer, VideoTokenizer)
@@ -145,11 +196,13 @@ def load_tokenizer(path: str | Path) -> VideoTokenizer:
 
 
 def describe(folder: Path) -> Tree:
-    """`model.json` of a model folder.
+    """`model.json` of a model folder, or what it would be of a released CogVideoX.
 
     Raises:
         TheseusError: it is missing, damaged, or of a format that this version does not know.
     """
+    if is_released(folder):
+        return {"format": FORMAT, "parts": dict(FAMILIES), "defaults": released_defaults(folder), "made_by": {}}
     described = read_json(folder / "model.json")
     if not isinstance(described, dict) or not isinstance(described.get("parts"), dict):
         raise TheseusError(f"damaged model folder: {folder / 'model.json'}")
@@ -197,7 +250,7 @@ def find_model(name: str | Path, kind: Kind = "model") -> Path:
     """
     path = Path(name)
     for folder in (path / "model", path):
-        if (folder / "model.json").is_file():
+        if (folder / "model.json").is_file() or is_released(folder):
             return folder
     if path.is_dir():
         raise TheseusError(
@@ -259,7 +312,8 @@ def _summary_or_damage(name: str, folder: Path) -> Tree:
 def summary(name: str, folder: Path) -> Tree:
     """What a user asks first about a model: its parts, what it makes by default, how large it is."""
     described = describe(folder)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    files = released_files(folder) if is_released(folder) else [path for path in folder.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
     return {"name": name, "folder": str(folder), "parts": described["parts"], "defaults": described.get("defaults"), "bytes": size}
 
 
@@ -276,7 +330,7 @@ def unfinished(folder: Path) -> str:
 def vocabulary(folder: Path) -> list[str] | None:
     """The words that a model was trained on, the commonest first; None where its text encoder reads any word."""
     path = folder / "text_encoder/config.json"
-    words = read_json(path)["config"].get("vocabulary") if path.is_file() else None
+    words = read_json(path)["config"].get("vocabulary") if path.is_file() and not is_released(folder) else None
     return list(words) if words is not None else None
 
 
@@ -301,23 +355,39 @@ def card(folder: Path) -> Path | None:
 
 
 def _from_hub(name: str) -> Path:
+    """The folder that a model was fetched to; a download that was broken off goes on where it stopped."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    inside = [f"{part}/*{ending}" for part in PARTS for ending in (".json", ".safetensors", ".txt", ".model")]
     try:
-        found = snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", CARD])
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        hint = f"no folder of that name is here, and the hub could not be asked or has none: {' '.join(str(error).split())[:200]}"
-        raise TheseusError(f"no such model: {name}", hint=hint) from error
+        found = snapshot_download(name, allow_patterns=["model.json", INDEX, KNOWS, CARD, *inside])
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise TheseusError(f"no such model, neither as a folder here nor on the hub: {name}", hint=_short(error)) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        hint = f"is there a network? a download goes on where it stopped, and the path of a copy will do as well: {_short(error)}"
+        raise TheseusError(f"no such model here, and the hub could not be asked: {name}", hint=hint) from error
     return Path(found)
 
 
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def fingerprint(folder: Path) -> str:
-    """A hash of everything that decides what a model makes: its weights and its configurations."""
+    """A hash of everything that decides what a model makes: its weights and its configurations.
+
+    Of a released model's large files, gigabytes that never change, samples stand for the whole.
+    """
+    released = is_released(folder)
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    for path in released_files(folder) if released else sorted(folder.rglob("*")):
         if path.is_file() and path.name not in ("model.json", KNOWS, CARD):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(hashlib.sha256(sample_of(path)).digest() if released else _sha256(path))
     return digest.hexdigest()[:16]
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

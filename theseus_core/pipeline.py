@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -24,6 +25,7 @@ from theseus_core.quantize import quantize as quantize_layers
 __all__ = ["Settings", "TextToVideo", "load_tokenizer", "save_model", "save_tokenizer", "starting_noise", "to_frames", "to_video"]
 
 DECODED_AT_ONCE = 16  # latent frames of a long video, for the sake of memory; the result is the same
+STRENGTH = 0.8  # of a change to a video, as diffusers has it
 P = TypeVar("P", bound=nn.Module)
 
 
@@ -34,16 +36,24 @@ class TextToVideo:
         tokenizer, text_encoder, generator: the parts, in evaluation mode.
         defaults: the size, rate and sampling that the model was made for.
         knows: groups of prompts that it was trained on, if that was kept.
-        device, dtype: where it computes, and in what precision (by autocast: the weights stay in fp32).
+        device, dtype: where it computes, and in what precision (our own models by autocast, their weights staying in fp32;
+            released ones have their weights in it).
+        tiling: whether large frames are encoded and decoded in tiles.
         quantized: what quantization made of the generator and of the text encoder; empty where it was not asked for.
     """
 
     quantized: Sequence[Quantized] = ()
 
-    def __init__(self, parts: Parts, device: torch.device, dtype: torch.dtype, offload: str = "none") -> None:
+    def __init__(self, parts: Parts, device: torch.device, dtype: torch.dtype, offload: str = "none", tiling: bool = False) -> None:
         self.tokenizer, self.text_encoder, self.generator = parts.tokenizer, parts.text_encoder, parts.generator
         self.defaults, self.knows = parts.defaults, parts.knows
-        self.device, self.dtype, self.offload = device, dtype, offload
+        self.device, self.dtype, self.offload, self.tiling = device, dtype, offload, tiling
+        self._texts: dict[str, Text] = {}  # by prompt, of an encoder that is not trained along
+        self._half = any(weight.dtype == dtype for weight in self.generator.parameters())  # as released, and not by autocast
+        if tiling and self.tokenizer.tile is None:
+            raise TheseusError("this model's tokenizer takes frames whole, and has no: --tiling")
+        if tiling:
+            self.tokenizer.set_tiling(True)
         offloading.place([self.text_encoder, self.generator, self.tokenizer], self.generator, device, offload)
 
     @classmethod
@@ -55,6 +65,7 @@ class TextToVideo:
         quantize: str = "none",
         offload: str = "none",
         compile: bool = False,
+        tiling: bool = False,
     ) -> Self:
         """Read a model.
 
@@ -63,6 +74,7 @@ class TextToVideo:
             quantize: none, int8, nf4 or fp4: the linear layers of generator and text encoder in fewer bits.
             offload: none, model or layer: what stays in main memory while it is not at work.
             compile: compile the generator's blocks at their first use.
+            tiling: encode and decode large frames in tiles, for less memory; a little else comes out.
 
         Raises:
             TheseusError: there is no such model, it is damaged, or this machine cannot do what is asked for.
@@ -71,13 +83,13 @@ class TextToVideo:
         precision = pick_dtype(dtype, where)
         check_mode(quantize, where)
         offloading.check(offload, where, compile, quantize)
-        parts = load_model(find_model(path_or_name))
+        parts = load_model(find_model(path_or_name), precision)
         reports = []
         if quantize != "none":
             reports = [quantize_layers(part, quantize, where, precision) for part in (parts.generator, parts.text_encoder)]
         if compile:
             offloading.compile_units(parts.generator)
-        loaded = cls(parts, where, precision, offload)
+        loaded = cls(parts, where, precision, offload, tiling)
         loaded.quantized = reports
         return loaded
 
@@ -87,11 +99,39 @@ class TextToVideo:
         Raises:
             TheseusError: a size or a number of frames that the model cannot make; the hint names the nearest that it can.
         """
-        settings = validate(
+        settings = self._with(**changes)
+        self.tokenizer.check_size(settings.frames, settings.height, settings.width, self.generator.patch)
+        tile = self.tokenizer.tile
+        if self.tiling and tile is not None and settings.height <= tile[0] and settings.width <= tile[1]:
+            hint = f"leave --tiling out, a tile is {tile[1]}x{tile[0]}"
+            raise TheseusError(f"tiling has no effect on frames of: {settings.width}x{settings.height}", hint=hint)
+        if settings.rising_guidance and ("rising_guidance" not in self.generator.takes or settings.guidance_scale == 1):
+            why = "without guidance nothing can rise" if settings.guidance_scale == 1 else "this model has no rising guidance"
+            raise TheseusError(f"{why}: guidance {settings.guidance_scale:g}", hint="leave --rising-guidance out")
+        return settings
+
+    def check_given(self, image: bool, video: bool, strength: float | None = None) -> None:
+        """Refuse an image or a video that the model takes none of, the lack of an image that it needs, and a strength of nothing.
+
+        Raises:
+            TheseusError: saying what would do.
+        """
+        takes = self.generator.takes
+        if image and "image" not in takes:
+            hint = "a model that continues images does, such as THUDM/CogVideoX-5b-I2V"
+            raise TheseusError("this model makes videos of words, and takes no: --image", hint=hint)
+        if video and "start" not in takes:
+            hint = "a model that makes videos of words does, such as THUDM/CogVideoX-5b"
+            raise TheseusError("this model cannot begin from a video, and takes no: --video", hint=hint)
+        if "image" in takes and not image:
+            raise TheseusError("this model continues an image, and needs one: --image", hint="--image FILE, the first frame")
+        if strength is not None and not video:
+            raise TheseusError(f"a strength has an effect only on a video: {strength:g}", hint="--video FILE")
+
+    def _with(self, **changes: Any) -> Settings:
+        return validate(
             Settings, merge(self.defaults.model_dump(), {key: value for key, value in changes.items() if value is not None})
         )
-        self.tokenizer.check_size(settings.frames, settings.height, settings.width, self.generator.patch)
-        return settings
 
     def generate(
         self,
@@ -106,10 +146,15 @@ class TextToVideo:
         sampler: str | None = None,
         negative_prompt: str = "",
         latents: Tensor | None = None,
+        image: Tensor | None = None,
+        video: Tensor | None = None,
+        strength: float | None = None,
+        rising_guidance: bool | None = None,
         progress: Progress | None = None,
     ) -> Clip:
         """Make one clip; what is None is taken from `defaults`. See `sample` for the rest."""
-        video = self.sample(
+        rate = self._with(fps=fps).fps
+        made = self.sample(
             [prompt],
             latents=latents,
             steps=steps,
@@ -120,9 +165,13 @@ class TextToVideo:
             frames=frames,
             height=height,
             width=width,
+            image=image,
+            video=video,
+            strength=strength,
+            rising_guidance=rising_guidance,
             progress=progress,
         )
-        return Clip(to_frames(video[0]), fps=self.settings(fps=fps).fps, caption=prompt)
+        return Clip(to_frames(made[0]), fps=rate, caption=prompt)
 
     @torch.no_grad()
     def sample(
@@ -138,34 +187,50 @@ class TextToVideo:
         frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
+        image: Tensor | None = None,
+        video: Tensor | None = None,
+        strength: float | None = None,
+        rising_guidance: bool | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """Make a video of each prompt.
 
         Args:
             latents: the starting noise (B, Z, t, h, w), which then decides the size; else it is drawn from the seed.
+                Where the generator takes several latent frames at once, what fills up the first of them is part of it.
             seed: one for all prompts, or one for each. A video depends on its own prompt and seed alone, not on its batch.
             negative_prompt: what guidance leads away from.
+            image: the first frame (1 or B, C, H, W) in [-1, 1], for models that continue one.
+            video: (1 or B, C, T, H, W) in [-1, 1] to begin from, noised as far as `strength` says.
+            strength: the share of the steps that change the video, in (0, 1]; None for 0.8.
+            rising_guidance: guidance grows with the steps, from none.
             progress: called with (done, total) after each step.
 
         Returns:
             (B, C, T, H, W) float in [-1, 1], on the CPU.
 
         Raises:
-            TheseusError: a size that the model cannot make, a sampler it does not have, or a result that is not a number.
+            TheseusError: a size that the model cannot make, a sampler it does not have, something given that it does not take, or
+                a result that is not a number.
         """
         if isinstance(prompts, str) or not prompts:
             raise TheseusError(f"not a list of prompts: {prompts!r}", hint='for example ["a waterfall"]')
+        self.check_given(image is not None, video is not None, strength)
+        size = self._size(
+            {"frames": frames, "height": height, "width": width}, len(prompts), latents, video if image is None else image
+        )
         settings = self.settings(
-            steps=steps, guidance_scale=guidance_scale, sampler=sampler, frames=frames, height=height, width=width
+            steps=steps, guidance_scale=guidance_scale, sampler=sampler, rising_guidance=rising_guidance, **size
         )
         if negative_prompt and settings.guidance_scale == 1:
             raise TheseusError(f"a negative prompt has an effect only with guidance: {negative_prompt}", hint="--guidance above 1")
-        if latents is not None and (frames or height or width):
-            raise TheseusError(f"latents decide the size, and cannot be asked for another: {frames} x {height} x {width}")
-        noise = self._noise(settings, seed, len(prompts)) if latents is None else self._checked(latents, len(prompts))
-        with autocast(self.device, self.dtype):
-            text, negative = self._encode(list(prompts), negative_prompt)
+        noise = self._noise(settings, seed, len(prompts), latents)
+        spare = -self._latent_shape(settings)[1] % self.generator.patch_frames
+        text, negative = self._encode(list(prompts), negative_prompt)
+        extra = self._beginnings(image, video, strength, spare, len(prompts))
+        if settings.rising_guidance:
+            extra["rising_guidance"] = True
+        with self._computing():
             made = self._at_work(self.generator).sample(
                 noise.to(self.device),
                 text,
@@ -174,11 +239,15 @@ class TextToVideo:
                 guidance_scale=settings.guidance_scale,
                 sampler=settings.sampler,
                 progress=progress,
-            )
+                **extra,
+            )[:, :, spare:]
             chunk = DECODED_AT_ONCE if self.tokenizer.exact_in_chunks and made.shape[2] > DECODED_AT_ONCE else None
-            video = self._at_work(self.tokenizer).decode(made, chunk=chunk).float().cpu()
-        self._refuse_what_is_no_number(video)
-        return video.clamp(-1, 1)
+            decoded = self._at_work(self.tokenizer).decode(made, chunk=chunk).float().cpu()
+        self._refuse_what_is_no_number(decoded)
+        return decoded.clamp(-1, 1)
+
+    def _computing(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._half else autocast(self.device, self.dtype)
 
     def _refuse_what_is_no_number(self, video: Tensor) -> None:
         if not video.isfinite().all():
@@ -187,30 +256,108 @@ class TextToVideo:
                 hint="try --dtype fp32 or a lower --guidance; if it stays, the training has diverged",
             )
 
-    def _noise(self, settings: Settings, seed: int | Sequence[int], count: int) -> Tensor:
+    def _size(
+        self, asked: dict[str, int | None], count: int, latents: Tensor | None, given: Tensor | None
+    ) -> dict[str, int | None]:
+        """The size that is asked for, completed by that of an image or a video, and of latents.
+
+        Raises:
+            TheseusError: they contradict one another, or the latents are none of this model's.
+        """
+        found: dict[str, int] = {}
+        if latents is not None:
+            self._check_latents(latents, count)
+            t, h, w = latents.shape[2:]
+            scale = self.tokenizer.space_factor
+            found = {"frames": 1 + (t - 1) * self.tokenizer.time_factor, "height": h * scale, "width": w * scale}
+        if given is not None:
+            sides = ("height", "width") if given.ndim == 4 else ("frames", "height", "width")
+            sized = dict(zip(sides, given.shape[2:], strict=True))
+            wrong = [name for name, side in sized.items() if asked[name] not in (None, side)]
+            if wrong:
+                raise TheseusError(f"what is given has another {wrong[0]}, {sized[wrong[0]]}, than asked for: {asked[wrong[0]]}")
+            found |= sized
+        return {name: found.get(name) if side is None else side for name, side in asked.items()}
+
+    def _latent_shape(self, settings: Settings) -> tuple[int, int, int, int]:
+        return self.tokenizer.latent_shape(settings.frames, settings.height, settings.width)
+
+    def _noise(self, settings: Settings, seed: int | Sequence[int], count: int, latents: Tensor | None) -> Tensor:
+        """(B, Z, t, h, w), with the frames in front that fill up a patch."""
+        z, t, h, w = self._latent_shape(settings)
+        shape = (z, t + -t % self.generator.patch_frames, h, w)
+        if latents is not None:
+            if latents.shape != (count, *shape):
+                asked = f"{settings.frames} x {settings.height} x {settings.width} for {count}"
+                raise TheseusError(f"latents decide the size, and {tuple(latents.shape)} cannot be asked for another: {asked}")
+            return latents.float()
         seeds = [int(each) for each in seed] if isinstance(seed, Sequence) else [int(seed)] * count
         if len(seeds) != count:
             raise TheseusError(f"there must be one seed, or one for each of {count} prompts, not: {len(seeds)}")
-        return starting_noise(self.tokenizer.latent_shape(settings.frames, settings.height, settings.width), seeds)
+        return starting_noise(shape, seeds)
 
-    def _checked(self, latents: Tensor, count: int) -> Tensor:
-        shape, patch = tuple(latents.shape), self.generator.patch
-        if len(shape) != 5 or shape[:2] != (count, self.tokenizer.latent_channels) or shape[3] % patch or shape[4] % patch:
-            want = f"({count}, {self.tokenizer.latent_channels}, t, h, w)" + (
-                f", h and w multiples of {patch}" if patch > 1 else ""
-            )
-            raise TheseusError(f"latents of a wrong shape: {shape}", hint=f"this model and these prompts take {want}")
-        return latents.float()
+    def _check_latents(self, latents: Tensor, count: int) -> None:
+        shape, patch, several = tuple(latents.shape), self.generator.patch, self.generator.patch_frames
+        fits = len(shape) == 5 and shape[:2] == (count, self.tokenizer.latent_channels)
+        if not fits or shape[2] % several or shape[3] % patch or shape[4] % patch:
+            want = [f"({count}, {self.tokenizer.latent_channels}, t, h, w)"]
+            want += [f"h and w multiples of {patch}"] if patch > 1 else []
+            want += [f"t a multiple of {several}"] if several > 1 else []
+            raise TheseusError(f"latents of a wrong shape: {shape}", hint=f"this model and these prompts take {', '.join(want)}")
+
+    def _beginnings(
+        self, image: Tensor | None, video: Tensor | None, strength: float | None, spare: int, count: int
+    ) -> dict[str, Any]:
+        """What the generator is given beside words and noise: latents of the first frame, or of a video."""
+        given = video if image is None else image.unsqueeze(2)  # (1 or B, C, T, H, W)
+        if given is None:
+            return {}
+        if len(given) not in (1, count) or given.shape[1] != 3:
+            raise TheseusError(f"there must be one image or video, or one for each of {count} prompts, not: {tuple(given.shape)}")
+        chunk = DECODED_AT_ONCE if self.tokenizer.exact_in_chunks else None
+        with self._computing():
+            found = self._at_work(self.tokenizer).encode(given.to(self.device), chunk=chunk).float()
+        found = found.expand(count, -1, -1, -1, -1)
+        if image is not None:
+            return {"image": found * self.tokenizer.image_scale}
+        found = torch.cat([found[:, :, :1].expand(-1, -1, spare, -1, -1), found], dim=2)  # (B, Z, t, h, w)
+        return {"start": found, "strength": STRENGTH if strength is None else strength}
+
+    def remember(self, prompts: Sequence[str]) -> None:
+        """Encode these prompts now, in place of those encoded before, and let the text encoder give its memory back.
+
+        An encoder that was trained along is small, and encodes when it is asked.
+        """
+        if self.text_encoder.trained_along:
+            return
+        encoder = self._at_work(self.text_encoder)
+        with torch.no_grad(), self._computing():
+            self._texts = {prompt: encoder(encoder.tokenize([prompt]).to(self.device)) for prompt in dict.fromkeys(prompts)}
+        if not self.quantized:  # they would have to be quantized again
+            encoder.free()
 
     def _encode(self, prompts: list[str], negative_prompt: str) -> tuple[Text, Text]:
-        encoder = self._at_work(self.text_encoder)
-        text = encoder(encoder.tokenize(prompts).to(self.device))
-        return text, encoder(encoder.tokenize([negative_prompt] * len(prompts)).to(self.device))
+        """The prompts, and as often what to lead away from."""
+        if self.text_encoder.trained_along:
+            encoder = self._at_work(self.text_encoder)
+            with self._computing():
+                text = encoder(encoder.tokenize(prompts).to(self.device))
+                return text, encoder(encoder.tokenize([negative_prompt] * len(prompts)).to(self.device))
+        if not {negative_prompt, *prompts} <= self._texts.keys():
+            self.remember([negative_prompt, *prompts])
+        text, negative = _joined([self._texts[prompt] for prompt in prompts]), self._texts[negative_prompt]
+        return text, _joined([negative] * len(prompts))
 
     def _at_work(self, part: P) -> P:
         if self.offload == "model":
             offloading.bring_alone(part, [self.text_encoder, self.generator, self.tokenizer], self.device)
         return part
+
+
+def _joined(texts: Sequence[Text]) -> Text:
+    """Texts of one prompt each as a batch, less their ids."""
+    embeddings = [text.embeddings for text in texts if text.embeddings is not None]
+    return Text(mask=torch.cat([text.mask for text in texts]), embeddings=torch.cat(embeddings))
 
 
 def starting_noise(shape: tuple[int, ...], seeds: Sequence[int]) -> Tensor:

@@ -194,6 +194,14 @@ class Model(VideoTokenizer):
         """What the latents of a given first frame are multiplied with beyond `encode`: 1, but for the 1.5."""
         return self.config.scaling_factor**-2 if self.config.invert_scale_latents else 1.0
 
+    @property
+    def tile(self) -> tuple[int, int]:
+        tiles = Tiles.released(self.config)
+        return tiles.height * SPACE, tiles.width * SPACE
+
+    def set_tiling(self, on: bool) -> None:
+        self.tiles = Tiles.released(self.config) if on else None
+
     def encode(self, video: Tensor, chunk: int | None = None) -> Tensor:
         """As `VideoTokenizer.encode`, but `chunk` decides the result; None is the release's `CHUNK`."""
         return self.posterior(video, chunk)[0]
