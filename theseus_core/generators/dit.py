@@ -186,6 +186,7 @@ class Model(Generator):
             channels = width
         self.patch = config.patch * 2 ** max(0, len(config.levels) - 1)
         self.patch_frames = config.patch_frames
+        self.takes = ("image" if config.image_channels else "start", "rising_guidance")
         token = config.patch_frames * config.patch**2  # latents that a token stands for
         self.patch_in = nn.Linear(channels * token, config.width)
         self.text_in = nn.Linear(config.text_width, config.width)
@@ -285,18 +286,26 @@ class Model(Generator):
         sampler: str,
         progress: Progress | None = None,
         image: Tensor | None = None,
+        start: Tensor | None = None,
+        strength: float = 1.0,
+        rising_guidance: bool = False,
     ) -> Tensor:
-        """See `Generator.sample`.
+        """See `Generator.sample` and `Generator.takes`.
 
         Args:
-            image: (B, image channels, t, h, w), for models that continue an image; see `image_latents`.
+            image: latents (B, image channels, 1, h, w) of the first frame, or those of all frames; see `image_latents`.
         """
         if sampler not in SAMPLERS:
             raise TheseusError(f"dit has no sampler: {sampler}", hint=nearest(sampler, sorted(SAMPLERS)))
         self._check_image(image)
+        if image is not None and image.shape[2] == 1:
+            image = image_latents(image, noise.shape[2])
         visited = self._times(steps, noise.device)
-        dynamic = self.config.dynamic_guidance and guidance_scale != 1
+        dynamic = (rising_guidance or self.config.dynamic_guidance) and guidance_scale != 1
         scale = rising(guidance_scale, visited) if dynamic else guidance_scale
+        if start is not None:
+            visited = visited[steps - changing(steps, strength) :]
+            noise = self.path.add_noise(start, noise, visited[:1])
 
         def of_image(x: Tensor, t: Tensor, words: Text) -> Tensor:
             return self.velocity(x, t, words, None if image is None else image.repeat(len(x) // len(image), 1, 1, 1, 1))
@@ -340,6 +349,17 @@ class Model(Generator):
             raise TheseusError(
                 f"this model takes an image's latents of {self.config.image_channels} channels, not: {channels}", hint=hint
             )
+
+
+def changing(steps: int, strength: float) -> int:
+    """How many of the steps are taken from a video that is given, the last ones, as diffusers counts them.
+
+    Raises:
+        TheseusError: none, or more than there are.
+    """
+    if not 0 < strength <= 1 or int(steps * strength) < 1:
+        raise TheseusError(f"this strength leaves the video as it is, or is above 1: {strength:g}", hint=f"{1 / steps:.2g} to 1")
+    return int(steps * strength)
 
 
 def image_latents(first: Tensor, frames: int, padding: int = 0) -> Tensor:
