@@ -1,6 +1,6 @@
 """A model on disk: a folder with `model.json` and one folder for each part, safe to open and complete in itself.
 
-A released CogVideoX in the diffusers layout is one too.
+A released CogVideoX in the diffusers layout is one too. One of low-rank differences is small, and names the model that they are to.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,8 @@ from theseus_core.contracts import Consumes, Generator, TextEncoder, VideoTokeni
 from theseus_core.device import DTYPES
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.files import read_json, replacing, write_json
+from theseus_core.nn.lora import merge as merge_differences
+from theseus_core.pretrained import lora
 from theseus_core.pretrained.folder import (
     FAMILIES,
     INDEX,
@@ -40,6 +42,7 @@ FORMAT = 1
 GROUPS: dict[str, Group] = {"tokenizer": "tokenizers", "text_encoder": "text", "generator": "generators"}
 PARTS = (*GROUPS, "transformer", "vae", "scheduler")  # folders of a model, in our layout and in that of diffusers
 KNOWS = "knows.json"  # groups of prompts that the model was trained on
+BASE = "base.json"  # the model that low-rank differences are to
 CARD = "CARD.md"  # what there is to say about it, for people
 Kind = Literal["model", "tokenizer"]
 Knows = dict[str, list[str]]
@@ -59,9 +62,16 @@ class Settings(Config):
     steps: int = Field(ge=1, description="evaluations of the generator")
     guidance_scale: float = Field(ge=0, description="how strictly to follow the prompt; 1 for no guidance")
     sampler: str = Field(description="the algorithm that turns noise into a video")
-    rising_guidance: bool = Field(
+    dynamic_guidance: bool = Field(
         False, description="guidance grows with the steps, from none, as some models were released to run"
     )
+
+
+class Base(Config):
+    """The model that low-rank differences are to."""
+
+    model: str = Field(description="a folder, or a bundled or a hub name")
+    hash: str = Field(description="its `fingerprint`, without which they would be differences to something else")
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,34 @@ def save_model(
     return _save(folder, parts, {"defaults": dump(defaults), "made_by": made_by}, knows)
 
 
+def base_of(name: str) -> Base:
+    """A model as it is now, wherever it is named from later."""
+    folder = find_model(name)
+    return Base(model=str(folder.resolve()) if Path(name).exists() else name, hash=fingerprint(folder))
+
+
+def save_adapters(
+    folder: Path,
+    base: Base,
+    pairs: Mapping[str, nn.Module],
+    defaults: Settings,
+    made_by: Tree,
+    knows: Mapping[str, Sequence[str]] | None = None,
+) -> Path:
+    """Write a model folder of low-rank differences (`pretrained.lora.FILE`, as diffusers reads them), and nothing of their model.
+
+    Args:
+        pairs: as `pretrained.lora.attach` gives them.
+    """
+    described = {"defaults": dump(defaults), "made_by": made_by}
+    with replacing(folder) as part:
+        part.mkdir()
+        lora.save_lora(pairs, part / lora.FILE)
+        write_json(part / BASE, dump(base))
+        _describe_in(part, describe(find_model(base.model))["parts"], described, knows)
+    return folder
+
+
 def save_tokenizer(folder: Path, tokenizer: VideoTokenizer, made_by: Tree) -> Path:
     """Write a model folder that holds a tokenizer and nothing else."""
     return _save(folder, {"tokenizer": tokenizer}, {"made_by": made_by})
@@ -105,10 +143,14 @@ def _save(folder: Path, parts: Mapping[str, nn.Module], described: Tree, knows: 
         for name, module in parts.items():
             save_part(module, GROUPS[name], part / name)
         families = {name: type(module).__module__.rsplit(".", 1)[-1] for name, module in parts.items()}
-        write_json(part / "model.json", {"format": FORMAT, "parts": families, **described})
-        if knows:
-            write_json(part / KNOWS, {group: list(prompts) for group, prompts in knows.items()})
+        _describe_in(part, families, described, knows)
     return folder
+
+
+def _describe_in(folder: Path, families: Tree, described: Tree, knows: Mapping[str, Sequence[str]] | None) -> None:
+    write_json(folder / "model.json", {"format": FORMAT, "parts": families, **described})
+    if knows:
+        write_json(folder / KNOWS, {group: list(prompts) for group, prompts in knows.items()})
 
 
 def export_model(folder: Path, target: Path, dtype: str = "bf16") -> Path:
@@ -158,15 +200,18 @@ def _refuse_what_is_there(target: Path) -> None:
         raise TheseusError(f"there is something already: {target}", hint="name a folder that is not there yet")
 
 
-def load_model(folder: Path, dtype: torch.dtype | None = None) -> Parts:
+def load_model(folder: Path, dtype: torch.dtype | None = None, merged: bool = True) -> Parts:
     """Read what `save_model` wrote, or a released CogVideoX, in evaluation mode, on the CPU.
 
     Args:
         dtype: of a released model's weights in memory; None keeps them as they are stored. Our own are always fp32.
+        merged: False leaves low-rank differences beside the weights, which may then be quantized; else they are one with them.
 
     Raises:
         TheseusError: something is missing, damaged, or does not fit together.
     """
+    if is_adapted(folder):
+        return _load_adapted(folder, dtype, merged)
     if is_released(folder):
         found = load_released(folder, dtype)
         check_match(found.generator, found.tokenizer, found.text_encoder)
@@ -184,9 +229,39 @@ def load_model(folder: Path, dtype: torch.dtype | None = None) -> Parts:
     return Parts(tokenizer, text_encoder, generator, validate(Settings, described["defaults"]), read_knows(folder))
 
 
+def _load_adapted(folder: Path, dtype: torch.dtype | None, merged: bool) -> Parts:
+    described = describe(folder)
+    parts = load_model(base_folder(folder), dtype)
+    lora.apply(parts.generator, lora.Lora(folder / lora.FILE))
+    if merged:
+        merge_differences(parts.generator)
+    return replace(parts, defaults=validate(Settings, described["defaults"]), knows=read_knows(folder))
+
+
+def is_adapted(folder: Path) -> bool:
+    """Whether a model folder holds low-rank differences to another model."""
+    return (folder / BASE).is_file()
+
+
+def base_folder(folder: Path) -> Path:
+    """The folder of the model that low-rank differences are to.
+
+    Raises:
+        TheseusError: there is no such model, or it has changed since.
+    """
+    base = validate(Base, read_json(folder / BASE), f"{BASE}: ")
+    found = find_model(base.model)
+    if (now := fingerprint(found)) != base.hash:
+        hint = f"differences to one model do little good in another; --lora {folder} with --model tries"
+        raise TheseusError(f"the model of {folder} has changed since (hash {base.hash} then, {now} now): {base.model}", hint=hint)
+    return found
+
+
 def load_tokenizer(path: str | Path) -> VideoTokenizer:
     """The tokenizer of a run or of a model folder, in evaluation mode, on the CPU."""
     folder = find_model(path, "tokenizer")
+    if is_adapted(folder):
+        return load_tokenizer(base_folder(folder))
     if is_released(folder):
         return load_vae(folder / "vae", torch.float32)
     describe(folder)
@@ -329,6 +404,8 @@ def unfinished(folder: Path) -> str:
 
 def vocabulary(folder: Path) -> list[str] | None:
     """The words that a model was trained on, the commonest first; None where its text encoder reads any word."""
+    if is_adapted(folder):
+        return vocabulary(base_folder(folder))
     path = folder / "text_encoder/config.json"
     words = read_json(path)["config"].get("vocabulary") if path.is_file() and not is_released(folder) else None
     return list(words) if words is not None else None

@@ -113,7 +113,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Tree]:
     """The tensors, and peft's settings if the header has them."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118: it is no dictionary
+            keys = file.keys()
+            tensors = {key: file.get_tensor(key) for key in keys}
             found = json.loads((file.metadata() or {}).get(HEADER, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         hint = f"LoRAs are read from safetensors, pickled ones are never opened: {error}"
