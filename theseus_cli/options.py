@@ -55,6 +55,9 @@ OffloadOption = Annotated[
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile the generator: slow to start, faster for many videos.", rich_help_panel=MACHINE)
 ]
+TilingOption = Annotated[
+    bool, typer.Option("--tiling", help="Large frames in tiles: less memory, a little other pictures.", rich_help_panel=MACHINE)
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
 VaeOption = Annotated[Path, typer.Option("--vae", help="A run or model folder with a tokenizer.")]

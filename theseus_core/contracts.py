@@ -245,7 +245,7 @@ class Generator(Trainable):
         takes: what `sample` takes beyond what every family does, of
             image            latents (B, Z, 1, h, w) of the first frame, which must then be given
             start            latents (B, Z, t, h, w) of a video to begin from, and `strength`, the share of the steps that change it
-            rising_guidance  True for guidance that grows with the steps, from none
+            dynamic_guidance  True for guidance that grows with the steps, from none
     """
 
     consumes: Consumes

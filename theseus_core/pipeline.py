@@ -105,9 +105,9 @@ class TextToVideo:
         if self.tiling and tile is not None and settings.height <= tile[0] and settings.width <= tile[1]:
             hint = f"leave --tiling out, a tile is {tile[1]}x{tile[0]}"
             raise TheseusError(f"tiling has no effect on frames of: {settings.width}x{settings.height}", hint=hint)
-        if settings.rising_guidance and ("rising_guidance" not in self.generator.takes or settings.guidance_scale == 1):
-            why = "without guidance nothing can rise" if settings.guidance_scale == 1 else "this model has no rising guidance"
-            raise TheseusError(f"{why}: guidance {settings.guidance_scale:g}", hint="leave --rising-guidance out")
+        if settings.dynamic_guidance and ("dynamic_guidance" not in self.generator.takes or settings.guidance_scale == 1):
+            why = "without guidance nothing can rise" if settings.guidance_scale == 1 else "this model has no dynamic guidance"
+            raise TheseusError(f"{why}: guidance {settings.guidance_scale:g}", hint="leave --dynamic-guidance out")
         return settings
 
     def check_given(self, image: bool, video: bool, strength: float | None = None) -> None:
@@ -149,7 +149,7 @@ class TextToVideo:
         image: Tensor | None = None,
         video: Tensor | None = None,
         strength: float | None = None,
-        rising_guidance: bool | None = None,
+        dynamic_guidance: bool | None = None,
         progress: Progress | None = None,
     ) -> Clip:
         """Make one clip; what is None is taken from `defaults`. See `sample` for the rest."""
@@ -168,7 +168,7 @@ class TextToVideo:
             image=image,
             video=video,
             strength=strength,
-            rising_guidance=rising_guidance,
+            dynamic_guidance=dynamic_guidance,
             progress=progress,
         )
         return Clip(to_frames(made[0]), fps=rate, caption=prompt)
@@ -190,7 +190,7 @@ class TextToVideo:
         image: Tensor | None = None,
         video: Tensor | None = None,
         strength: float | None = None,
-        rising_guidance: bool | None = None,
+        dynamic_guidance: bool | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """Make a video of each prompt.
@@ -203,7 +203,7 @@ class TextToVideo:
             image: the first frame (1 or B, C, H, W) in [-1, 1], for models that continue one.
             video: (1 or B, C, T, H, W) in [-1, 1] to begin from, noised as far as `strength` says.
             strength: the share of the steps that change the video, in (0, 1]; None for 0.8.
-            rising_guidance: guidance grows with the steps, from none.
+            dynamic_guidance: guidance grows with the steps, from none.
             progress: called with (done, total) after each step.
 
         Returns:
@@ -220,7 +220,7 @@ class TextToVideo:
             {"frames": frames, "height": height, "width": width}, len(prompts), latents, video if image is None else image
         )
         settings = self.settings(
-            steps=steps, guidance_scale=guidance_scale, sampler=sampler, rising_guidance=rising_guidance, **size
+            steps=steps, guidance_scale=guidance_scale, sampler=sampler, dynamic_guidance=dynamic_guidance, **size
         )
         if negative_prompt and settings.guidance_scale == 1:
             raise TheseusError(f"a negative prompt has an effect only with guidance: {negative_prompt}", hint="--guidance above 1")
@@ -228,8 +228,8 @@ class TextToVideo:
         spare = -self._latent_shape(settings)[1] % self.generator.patch_frames
         text, negative = self._encode(list(prompts), negative_prompt)
         extra = self._beginnings(image, video, strength, spare, len(prompts))
-        if settings.rising_guidance:
-            extra["rising_guidance"] = True
+        if settings.dynamic_guidance:
+            extra["dynamic_guidance"] = True
         with self._computing():
             made = self._at_work(self.generator).sample(
                 noise.to(self.device),

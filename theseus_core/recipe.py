@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
 from theseus_core.config import Config, Tree, dump, validate
 from theseus_core.contracts import Progress
@@ -18,8 +19,8 @@ from theseus_core.device import dtype_name
 from theseus_core.errors import TheseusError
 from theseus_core.files import read_json, read_lines, replacing, write_json
 from theseus_core.model_folder import Settings, find_model, fingerprint
-from theseus_core.pipeline import TextToVideo
-from theseus_core.render.video import sidecar_path
+from theseus_core.pipeline import STRENGTH, TextToVideo, to_video
+from theseus_core.render.video import read, read_image, sidecar_path
 from theseus_core.versions import versions
 
 
@@ -36,6 +37,11 @@ class Recipe(Config):
     steps: int
     guidance_scale: float
     sampler: str
+    dynamic_guidance: bool = False
+    image: str | None = Field(None, description="the file that the first frame was read from")
+    video: str | None = Field(None, description="the file that it began from")
+    given_hash: str | None = Field(None, description="`content_hash` of that file")
+    strength: float | None = Field(None, description="the share of the steps that changed the video")
     model: str = Field(description="as it was named: a run, a folder, a bundled or a hub name")
     model_hash: str = Field(description="`model_folder.fingerprint` of its weights and configurations")
     device: str
@@ -43,6 +49,7 @@ class Recipe(Config):
     quantize: str = "none"
     offload: str = "none"
     compile: bool = False
+    tiling: bool = False
 
 
 class Sidecar(Config):
@@ -64,7 +71,41 @@ def describe(pipe: TextToVideo, model: str, settings: Settings, quantize: str, o
         "quantize": quantize,
         "offload": offload,
         "compile": compile,
+        "tiling": pipe.tiling,
     }
+
+
+def describe_given(pipe: TextToVideo, image: Path | None, video: Path | None, strength: float | None) -> Tree:
+    """The part of a recipe about an image or a video to begin from.
+
+    Raises:
+        TheseusError: the model takes none, or needs one, or there is no such file.
+    """
+    pipe.check_given(image is not None, video is not None, strength)
+    given = image or video
+    if given is None:
+        return {}
+    if not given.is_file():
+        raise TheseusError(f"no such file: {given}")
+    strength = STRENGTH if video is not None and strength is None else strength
+    named = {"image": str(image) if image else None, "video": str(video) if video else None}
+    return named | {"given_hash": content_hash(given), "strength": strength}
+
+
+def fit_to_video(pipe: TextToVideo, settings: Settings, video: Path, frames: int | None) -> Settings:
+    """The settings, with as many frames as a video has at their rate, if that is fewer.
+
+    Args:
+        frames: the number that was asked for; None for any.
+
+    Raises:
+        TheseusError: it cannot be read, or has fewer than were asked for.
+    """
+    there = len(read(video, settings.frames, (settings.height, settings.width), settings.fps).frames)
+    most = there - (there - 1) % pipe.tokenizer.time_factor
+    if frames is not None and there < frames:
+        raise TheseusError(f"the video has {there} frames at {settings.fps:g} a second, not: {frames}", hint=f"--frames {most}")
+    return settings.model_copy(update={"frames": min(settings.frames, most)})
 
 
 def load(recipe: Recipe) -> TextToVideo:
@@ -77,11 +118,17 @@ def load(recipe: Recipe) -> TextToVideo:
     if found != recipe.model_hash:
         hint = "it was trained on, or is another; name the right one with --model"
         raise TheseusError(f"the model has changed since (hash {recipe.model_hash} then, {found} now): {recipe.model}", hint=hint)
-    return TextToVideo.load(recipe.model, recipe.device, recipe.dtype, recipe.quantize, recipe.offload, recipe.compile)
+    return TextToVideo.load(
+        recipe.model, recipe.device, recipe.dtype, recipe.quantize, recipe.offload, recipe.compile, recipe.tiling
+    )
 
 
 def make(pipe: TextToVideo, recipe: Recipe, progress: Progress | None = None) -> Clip:
-    """The clip that a recipe describes, by a pipeline loaded as the recipe says."""
+    """The clip that a recipe describes, by a pipeline loaded as the recipe says.
+
+    Raises:
+        TheseusError: the image or the video that it begins from is gone, or is another than it was.
+    """
     return pipe.generate(
         recipe.prompt,
         seed=recipe.seed,
@@ -93,8 +140,37 @@ def make(pipe: TextToVideo, recipe: Recipe, progress: Progress | None = None) ->
         guidance_scale=recipe.guidance_scale,
         sampler=recipe.sampler,
         negative_prompt=recipe.negative_prompt,
+        dynamic_guidance=recipe.dynamic_guidance,
+        image=_first_frame(recipe),
+        video=_beginning(recipe),
+        strength=recipe.strength,
         progress=progress,
     )
+
+
+def _first_frame(recipe: Recipe) -> Tensor | None:
+    """(1, C, H, W)."""
+    if recipe.image is None:
+        return None
+    frame = read_image(_unchanged(recipe.image, recipe), (recipe.height, recipe.width))
+    return to_video(frame[None]).transpose(0, 1)
+
+
+def _beginning(recipe: Recipe) -> Tensor | None:
+    """(1, C, T, H, W)."""
+    if recipe.video is None:
+        return None
+    clip = read(_unchanged(recipe.video, recipe), recipe.frames, (recipe.height, recipe.width), recipe.fps)
+    return to_video(clip.frames).unsqueeze(0)
+
+
+def _unchanged(name: str, recipe: Recipe) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise TheseusError(f"no such file: {path}", hint="the video was made from it")
+    if content_hash(path) != recipe.given_hash:
+        raise TheseusError(f"the file has changed since the video was made from it: {path}")
+    return path
 
 
 def write_sidecar(video: Path, recipe: Recipe) -> Path:

@@ -20,6 +20,7 @@ from theseus_cli.options import (
     Quantize,
     QuantizeOption,
     SeedOption,
+    TilingOption,
     parse_size,
 )
 from theseus_core.errors import TheseusError
@@ -27,6 +28,8 @@ from theseus_core.errors import TheseusError
 if TYPE_CHECKING:
     from theseus_core.pipeline import TextToVideo
     from theseus_core.recipe import Recipe
+
+READ_AHEAD = 64  # prompts encoded at once, before the text encoder is let go
 
 
 def generate(
@@ -62,30 +65,43 @@ def generate(
     frames: Annotated[int | None, typer.Option("--frames", help="Number of frames.", show_default="the model's")] = None,
     size: Annotated[str | None, typer.Option("--size", help="128, or WIDTHxHEIGHT: 720x480.", show_default="the model's")] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Frames a second of the file.", show_default="the model's")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="The first frame, for a model that continues one.")] = None,
+    video: Annotated[Path | None, typer.Option("--video", help="A video to begin from, in place of noise alone.")] = None,
+    strength: Annotated[
+        float | None, typer.Option("--strength", help="How much of that video changes, above 0, up to 1.", show_default="0.8")
+    ] = None,
+    dynamic_guidance: Annotated[
+        bool, typer.Option("--dynamic-guidance", help="Guidance grows with the steps, as the 5b was shown.", show_default=False)
+    ] = False,
     device: DeviceOption = "auto",
     dtype: DTypeOption = DType.auto,
     quantize: QuantizeOption = Quantize.none,
     offload: OffloadOption = Offload.none,
     compile: CompileOption = False,
+    tiling: TilingOption = False,
 ) -> None:
     """Make a video of each prompt, and beside it a JSON file from which `theseus replay` makes it again."""
     asked = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
     several = len(asked) * num_videos > 1 or prompts_file is not None
     target = choose_output(output, asked, several)
-    refuse_undecodable(*asked, negative_prompt, str(target))
+    refuse_undecodable(*asked, negative_prompt, str(target), str(image or ""), str(video or ""))
     height, width = parse_size(size) if size else (None, None)
     changes = {"frames": frames, "height": height, "width": width, "fps": fps, "steps": steps, "sampler": sampler}
-    changes |= {"guidance_scale": guidance}
+    changes |= {"guidance_scale": guidance, "dynamic_guidance": dynamic_guidance or None}
 
     from theseus_core.config import validate
     from theseus_core.model_folder import default_model
     from theseus_core.pipeline import TextToVideo
-    from theseus_core.recipe import Recipe, describe
+    from theseus_core.recipe import Recipe, describe, describe_given, fit_to_video
     from theseus_core.render.video import check
 
     name = model or default_model()
-    pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile)
-    common = describe(pipe, name, pipe.settings(**changes), quantize.value, offload.value, compile)
+    pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile, tiling)
+    settings = pipe.settings(**changes)
+    given = describe_given(pipe, image, video, strength)
+    if video:
+        settings = fit_to_video(pipe, settings, video, frames)
+    common = given | describe(pipe, name, settings, quantize.value, offload.value, compile)
     recipes = [
         validate(Recipe, common | {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed + number})
         for prompt in asked
@@ -148,6 +164,10 @@ def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
     shape = f"{recipe.frames} frames of {recipe.width}x{recipe.height} at {recipe.fps:g} fps"
     how = f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}"
     console.say(f"model: {recipe.model} on {recipe.device} in {recipe.dtype}: {shape}, {how}")
+    if recipe.image:
+        console.say(f"the first frame: the middle of {recipe.image} at {recipe.width}x{recipe.height}")
+    if recipe.video:
+        console.say(f"it begins from {recipe.video}, of which {recipe.strength:.0%} of the steps change something")
     if so_far := unfinished(find_model(recipe.model)):
         console.say(f"its training has not ended, this is how it is after {so_far}")
     if pipe.quantized:
@@ -188,10 +208,19 @@ def make_one(pipe: TextToVideo, recipe: Recipe, output: Path, label: str = "gene
     with console.progress(label) as advance:
         clip = make(pipe, recipe, progress=advance)
     if is_uniform(clip.frames):
-        console.warn(f"every frame is nearly one colour; the model is trained too little, or has diverged: {output}")
+        console.warn(f"every frame is nearly one colour; {why_uniform(recipe)}: {output}")
     if note := timing_note(output, recipe.fps):
         console.say(note)
     write_sidecar(write(clip, output), recipe)
+
+
+def why_uniform(recipe: Recipe) -> str:
+    """What is likely to be wrong where nothing is to be seen."""
+    if recipe.dtype == "fp16":
+        return "its numbers may be too large for fp16 (--dtype bf16), or the model is trained too little"
+    if recipe.quantize != "none":
+        return f"{recipe.quantize} may be too coarse for it (leave --quantize out), or the model is trained too little"
+    return "the model is trained too little, or has diverged"
 
 
 def make_all(pipe: TextToVideo, recipes: list[Recipe], folder: Path) -> None:
@@ -200,10 +229,13 @@ def make_all(pipe: TextToVideo, recipes: list[Recipe], folder: Path) -> None:
 
     videos = [folder / f"{number:04d}.mp4" for number in range(len(recipes))]
     there = [is_made(video, recipe) for video, recipe in zip(videos, recipes, strict=True)]
+    missing = [number for number, made in enumerate(there) if not made]
     write_index(folder, list(compress(videos, there)), list(compress(recipes, there)))
-    for number, (video, recipe) in enumerate(zip(videos, recipes, strict=True)):
-        if not there[number]:
-            make_one(pipe, recipe, video, label=f"{number + 1} of {len(recipes)}")
-            append_to_index(folder, video, recipe)
+    for place, number in enumerate(missing):
+        video, recipe = videos[number], recipes[number]
+        if place % READ_AHEAD == 0:
+            pipe.remember([recipe.negative_prompt, *(recipes[next_].prompt for next_ in missing[place : place + READ_AHEAD])])
+        make_one(pipe, recipe, video, label=f"{number + 1} of {len(recipes)}")
+        append_to_index(folder, video, recipe)
     write_index(folder, videos, recipes)  # in order, where what was missing lay between
     console.say(f"{there.count(False)} made, {there.count(True)} were there already")

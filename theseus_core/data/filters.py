@@ -103,12 +103,12 @@ def cut(film: Film[F], resize: Callable[[F, Frames], None], settings: PrepSettin
     """
     if film.length is not None:
         frames, seconds = film.length
-        _check(frames if settings.fps is None else _ticks(seconds, settings.fps), settings)
+        _check(frames if settings.fps is None else ticks(seconds, settings.fps), settings)
     clip = np.empty((settings.max_frames, settings.height, settings.width, 3), np.uint8)
     times: list[float] = []  # at which the frames of the clip appear
     count, found = 0, False
     for frame, appears, disappears in film:
-        for repeat in range(1 if settings.fps is None else _ticks(disappears, settings.fps) - _ticks(appears, settings.fps)):
+        for repeat in range(1 if settings.fps is None else ticks(disappears, settings.fps) - ticks(appears, settings.fps)):
             if count == settings.max_frames:
                 _check(count + 1, settings)
                 yield clip, settings.fps or _rate(times)
@@ -135,7 +135,7 @@ def _check(frames: int, settings: PrepSettings) -> None:
         raise Rejected("too_long", f"more than {settings.max_frames} frames")
 
 
-def _ticks(seconds: float, fps: float) -> int:
+def ticks(seconds: float, fps: float) -> int:
     """How many frames of a steady rate appear before this time; a sixteenth of one forgives timestamps in whole milliseconds."""
     return max(0, ceil(seconds * fps - 1 / 16))
 
