@@ -19,6 +19,8 @@ from theseus_core.data.clip import Clip
 from theseus_core.device import autocast, dtype_name, pick_device, pick_dtype
 from theseus_core.errors import TheseusError
 from theseus_core.model_folder import Parts, Settings, find_model, load_model, load_tokenizer, save_model, save_tokenizer
+from theseus_core.nn.lora import merge as merge_differences
+from theseus_core.pretrained.lora import Lora, apply, parse_lora
 from theseus_core.quantize import Quantized, check_mode
 from theseus_core.quantize import quantize as quantize_layers
 
@@ -40,9 +42,11 @@ class TextToVideo:
             released ones have their weights in it).
         tiling: whether large frames are encoded and decoded in tiles.
         quantized: what quantization made of the generator and of the text encoder; empty where it was not asked for.
+        loras: the files of low-rank differences that were asked for, each with the number of its keys.
     """
 
     quantized: Sequence[Quantized] = ()
+    loras: Sequence[tuple[Lora, int]] = ()
 
     def __init__(self, parts: Parts, device: torch.device, dtype: torch.dtype, offload: str = "none", tiling: bool = False) -> None:
         self.tokenizer, self.text_encoder, self.generator = parts.tokenizer, parts.text_encoder, parts.generator
@@ -66,6 +70,7 @@ class TextToVideo:
         offload: str = "none",
         compile: bool = False,
         tiling: bool = False,
+        lora: Sequence[str] = (),
     ) -> Self:
         """Read a model.
 
@@ -75,6 +80,7 @@ class TextToVideo:
             offload: none, model or layer: what stays in main memory while it is not at work.
             compile: compile the generator's blocks at their first use.
             tiling: encode and decode large frames in tiles, for less memory; a little else comes out.
+            lora: files of low-rank differences, `FILE` or `FILE:0.8`: added to the weights, or beside them where quantized.
 
         Raises:
             TheseusError: there is no such model, it is damaged, or this machine cannot do what is asked for.
@@ -83,14 +89,17 @@ class TextToVideo:
         precision = pick_dtype(dtype, where)
         check_mode(quantize, where)
         offloading.check(offload, where, compile, quantize)
-        parts = load_model(find_model(path_or_name), precision)
+        loras = [parse_lora(each) for each in lora]
+        parts = load_model(find_model(path_or_name), precision, merged=quantize == "none")
         reports = []
         if quantize != "none":
             reports = [quantize_layers(part, quantize, where, precision) for part in (parts.generator, parts.text_encoder)]
+        matched = [(each, apply(parts.generator, each)) for each in loras]
+        merge_differences(parts.generator)
         if compile:
             offloading.compile_units(parts.generator)
         loaded = cls(parts, where, precision, offload, tiling)
-        loaded.quantized = reports
+        loaded.quantized, loaded.loras = reports, matched
         return loaded
 
     def settings(self, **changes: Any) -> Settings:

@@ -20,6 +20,7 @@ from theseus_core.errors import TheseusError
 from theseus_core.files import read_json, read_lines, replacing, write_json
 from theseus_core.model_folder import Settings, find_model, fingerprint
 from theseus_core.pipeline import STRENGTH, TextToVideo, to_video
+from theseus_core.pretrained.lora import parse_lora
 from theseus_core.render.video import read, read_image, sidecar_path
 from theseus_core.versions import versions
 
@@ -44,6 +45,8 @@ class Recipe(Config):
     strength: float | None = Field(None, description="the share of the steps that changed the video")
     model: str = Field(description="as it was named: a run, a folder, a bundled or a hub name")
     model_hash: str = Field(description="`model_folder.fingerprint` of its weights and configurations")
+    lora: tuple[str, ...] = Field((), description="files of low-rank differences, each with its scale: FILE:0.8")
+    lora_hashes: tuple[str, ...] = Field((), description="`content_hash` of each of them")
     device: str
     dtype: str
     quantize: str = "none"
@@ -66,6 +69,8 @@ def describe(pipe: TextToVideo, model: str, settings: Settings, quantize: str, o
     return settings.model_dump() | {
         "model": model,
         "model_hash": fingerprint(find_model(model)),
+        "lora": tuple(str(each) for each, _ in pipe.loras),
+        "lora_hashes": tuple(content_hash(each.path) for each, _ in pipe.loras),
         "device": str(pipe.device),
         "dtype": dtype_name(pipe.dtype),
         "quantize": quantize,
@@ -112,14 +117,17 @@ def load(recipe: Recipe) -> TextToVideo:
     """The pipeline that a recipe was made with.
 
     Raises:
-        TheseusError: the model is not the one of the recipe, or the machine cannot do what the recipe did.
+        TheseusError: the model or a LoRA is not the one of the recipe, or the machine cannot do what the recipe did.
     """
     found = fingerprint(find_model(recipe.model))
     if found != recipe.model_hash:
         hint = "it was trained on, or is another; name the right one with --model"
         raise TheseusError(f"the model has changed since (hash {recipe.model_hash} then, {found} now): {recipe.model}", hint=hint)
+    for lora, then in zip(recipe.lora, recipe.lora_hashes, strict=True):
+        if content_hash(parse_lora(lora).path) != then:
+            raise TheseusError(f"the LoRA is not the one that it was made with: {lora}", hint="it was trained on, or is another")
     return TextToVideo.load(
-        recipe.model, recipe.device, recipe.dtype, recipe.quantize, recipe.offload, recipe.compile, recipe.tiling
+        recipe.model, recipe.device, recipe.dtype, recipe.quantize, recipe.offload, recipe.compile, recipe.tiling, recipe.lora
     )
 
 

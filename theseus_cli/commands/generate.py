@@ -55,6 +55,12 @@ def generate(
             "--model", help="A run, a model folder, a bundled or a hub name.", show_default="runs/transformer, else bundled"
         ),
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora", metavar="FILE:SCALE", help="Differences to the model, as a LoRA file; may be given again.", show_default=False
+        ),
+    ] = None,
     negative_prompt: Annotated[str, typer.Option("--negative-prompt", help="What to lead away from.", show_default=False)] = "",
     seed: SeedOption = 0,
     steps: Annotated[int | None, typer.Option("--steps", help="Steps from noise to video.", show_default="the model's")] = None,
@@ -84,7 +90,7 @@ def generate(
     asked = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
     several = len(asked) * num_videos > 1 or prompts_file is not None
     target = choose_output(output, asked, several)
-    refuse_undecodable(*asked, negative_prompt, str(target), str(image or ""), str(video or ""))
+    refuse_undecodable(*asked, negative_prompt, str(target), str(image or ""), str(video or ""), *(lora or []))
     height, width = parse_size(size) if size else (None, None)
     changes = {"frames": frames, "height": height, "width": width, "fps": fps, "steps": steps, "sampler": sampler}
     changes |= {"guidance_scale": guidance, "dynamic_guidance": dynamic_guidance or None}
@@ -96,7 +102,7 @@ def generate(
     from theseus_core.render.video import check
 
     name = model or default_model()
-    pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile, tiling)
+    pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile, tiling, lora or ())
     settings = pipe.settings(**changes)
     given = describe_given(pipe, image, video, strength)
     if video:
@@ -175,6 +181,9 @@ def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
             sum(sizes) / 2**20 for sizes in zip(*[(q.bytes_before, q.bytes_after) for q in pipe.quantized], strict=True)
         )
         console.say(f"{recipe.quantize}: {before:.1f} MiB of weights became {after:.1f}")
+    for each, keys in pipe.loras:
+        where = "added to the weights" if recipe.quantize == "none" else "beside the quantized weights"
+        console.say(f"LoRA {each.path}: {keys} of {keys} keys matched, {where} at {each.scale:g} of its strength")
     for prompt in dict.fromkeys(prompts):
         admit_unknown_words(pipe, prompt)
         tokens, most = pipe.text_encoder.count_tokens(prompt), pipe.text_encoder.max_tokens

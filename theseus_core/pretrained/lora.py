@@ -54,6 +54,10 @@ class Lora:
     path: Path
     scale: float = 1.0
 
+    def __str__(self) -> str:
+        """What `parse_lora` reads."""
+        return f"{self.path}:{self.scale!r}"
+
 
 def parse_lora(text: str) -> Lora:
     """`FILE` or `FILE:0.8`, where FILE may be a folder that holds one, such as a run.
@@ -66,7 +70,7 @@ def parse_lora(text: str) -> Lora:
         scale = float(tail) if colon else 1.0
     except ValueError:  # the colon is one of the name
         return Lora(_find(Path(text)))
-    if not -100 < scale < 100:
+    if not 0 < abs(scale) < 100:
         raise TheseusError(f"not a scale of a LoRA: {tail}", hint=f"1 is as it was trained: --lora {name}:0.8")
     return Lora(_find(Path(name if colon else text)), scale)
 
