@@ -37,8 +37,8 @@ VAE = {
     "latent_channels": 4,
     "layers_per_block": 1,
     "norm_num_groups": 2,
-    "sample_height": 32,
-    "sample_width": 32,
+    "sample_height": 96,
+    "sample_width": 80,
 }
 NOISE = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 PIECES = ["<pad>", "</s>", "<unk>", "▁", "▁a", "▁red", "▁circle", "▁moves", "▁waterfall", *string.ascii_lowercase]

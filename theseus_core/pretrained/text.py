@@ -71,7 +71,7 @@ def _network(folder: Path, dtype: torch.dtype | None) -> Any:
         raise TheseusError(f"not the configuration of a T5: {folder / 'config.json'}")
     try:
         with torch.device("meta"):
-            network = transformers.T5EncoderModel(transformers.T5Config(**tree))
+            network: Any = transformers.T5EncoderModel(transformers.T5Config.from_dict(tree))
     except (TypeError, ValueError) as error:
         raise TheseusError(f"damaged configuration: {folder / 'config.json'}", hint=" ".join(str(error).split())[:160]) from error
     stored = Stored(folder)

@@ -132,7 +132,7 @@ def read_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
         raise TheseusError(f"cannot read the image: {path}", hint=hint) from error
     white = Image.new("RGBA", picture.size, "white")
     picture = Image.alpha_composite(white, picture).convert("RGB")
-    return np.asarray(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
+    return np.array(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
 
 
 def _upright_size(frame: av.VideoFrame, pixel_aspect: Fraction) -> tuple[int, int]:
