@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from theseus_core.config import validate
 from theseus_core.contracts import Text
 from theseus_core.errors import TheseusError
 from theseus_core.generators import dit
@@ -95,3 +94,114 @@ def test_diffusers_reads_what_is_written_and_has_the_same_effect(
     torch.testing.assert_close(theirs, beside, atol=1e-5, rtol=0)
     torch.testing.assert_close(theirs, velocity(model), atol=1e-5, rtol=0)
     assert (theirs - made[1]).abs().max() > 0.01
+
+
+# --- files made elsewhere ---
+
+
+def renamed(path: Path, target: Path, down: str, up: str, **more: Any) -> Path:
+    tensors = {key.replace("lora_A", down).replace("lora_B", up): tensor for key, tensor in load_file(path).items()}
+    save_file(tensors | more.get("tensors", {}), target, more.get("header"))
+    return target
+
+
+def alphas(path: Path, value: float) -> dict[str, Tensor]:
+    return {key.replace(".lora_A.weight", ".alpha"): torch.tensor(value) for key in load_file(path) if "lora_A" in key}
+
+
+def test_files_say_the_same_in_several_ways(made: tuple[Path, Tensor, Tensor], tmp_path: Path) -> None:
+    path, _, expected = made
+    settings = {"transformer.r": 4, "transformer.lora_alpha": 2, "transformer.alpha_pattern": {r"attn1\.to_q": 8}}
+    header = {"lora_adapter_metadata": json.dumps(settings)}
+    files = {
+        "down": renamed(path, tmp_path / "down.safetensors", "lora_down", "lora_up"),
+        "dots": renamed(path, tmp_path / "dots.safetensors", "lora.down", "lora.up"),
+        "alpha": renamed(path, tmp_path / "alpha.safetensors", "lora_down", "lora_up", tensors=alphas(path, 4.0)),
+        "half": renamed(path, tmp_path / "half.safetensors", "lora_down", "lora_up", tensors=alphas(path, 2.0)),
+        "header": renamed(path, tmp_path / "header.safetensors", "lora_A", "lora_B", header=header),
+    }
+    found = {}
+    for name, file in files.items():
+        model = generator()
+        assert apply(model, Lora(file)) == len(load_file(file))
+        found[name] = velocity(model)
+    for name in ("down", "dots", "alpha"):
+        torch.testing.assert_close(found[name], expected, atol=1e-6, rtol=0)
+    model = generator()
+    apply(model, Lora(path, 0.5))
+    torch.testing.assert_close(found["half"], velocity(model), atol=1e-6, rtol=0)
+    assert not torch.allclose(found["header"], found["half"])  # twice as much for the queries alone, half for the others
+    queries = {
+        key: tensor * (2 if "to_q.lora_B" in key else 0.5 if "lora_B" in key else 1) for key, tensor in load_file(path).items()
+    }
+    save_file(queries, tmp_path / "queries.safetensors")
+    model = generator()
+    apply(model, Lora(tmp_path / "queries.safetensors"))
+    torch.testing.assert_close(found["header"], velocity(model), atol=1e-6, rtol=0)
+
+
+def test_several_act_together_and_take_each_other_back(made: tuple[Path, Tensor, Tensor]) -> None:
+    path, plain, expected = made
+    model = generator()
+    for scale in (0.25, 0.75):
+        apply(model, Lora(path, scale))
+    torch.testing.assert_close(velocity(model), expected, atol=1e-5, rtol=0)
+    apply(model, Lora(path, -1.0))
+    merge(model)
+    torch.testing.assert_close(velocity(model), plain, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["int8", "nf4"])
+def test_beside_quantized_weights(made: tuple[Path, Tensor, Tensor], mode: str) -> None:
+    model = generator()
+    quantize(model, mode, CPU)
+    before = velocity(model)
+    apply(model, Lora(made[0]))
+    assert merge(model) == 0
+    effect, exact = velocity(model) - before, made[2] - made[1]
+    assert (effect - exact).norm() < 0.5 * exact.norm()
+    for layer in ("qkv", "out"):
+        assert isinstance(model.get_submodule(f"blocks.0.attention.{layer}"), Adapted)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: {f"unet.{k}": v for k, v in t.items()}, "not one of the 16 keys"),
+        (
+            lambda t: {k.replace("s.1.attn1.to_k", "s.7.attn1.to_k"): v for k, v in t.items()},
+            r"not 2 of the 16 keys.*blocks\.7\.attn1",
+        ),
+        (lambda t: t | {"transformer.transformer_blocks.0.attn1.to_q.lora_magnitude_vector": torch.ones(64)}, "not 1 of the 17"),
+        (lambda t: dict(list(t.items())[1:]), "half of a low-rank difference"),
+        (lambda t: {k: v[:, :32] if "lora_A" in k else v for k, v in t.items()}, "a model of another size"),
+        (lambda t: {}, "without a single key"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_of_it_used(
+    made: tuple[Path, Tensor, Tensor], tmp_path: Path, change: Any, message: str
+) -> None:
+    save_file({key: tensor.contiguous() for key, tensor in change(load_file(made[0])).items()}, tmp_path / FILE)
+    model = generator()
+    with pytest.raises(TheseusError, match=message):
+        apply(model, Lora(tmp_path / FILE))
+    assert torch.equal(velocity(model), made[1])
+
+
+def test_names_of_files_with_scales(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    file = tmp_path / "model" / FILE
+    save_file({"a": torch.zeros(1)}, file)
+    assert parse_lora(str(tmp_path)) == parse_lora(f"{file}:1") == Lora(file, 1.0)
+    assert parse_lora(f"{tmp_path}:-0.5") == parse_lora(str(Lora(file, -0.5))) == Lora(file, -0.5)
+    for text, message in ((f"{file}:0", "not a scale"), (f"{file}:nan", "not a scale"), (f"{tmp_path}/none:0.8", "no LoRA here")):
+        with pytest.raises(TheseusError, match=message):
+            parse_lora(text)
+    (tmp_path / "pickled.safetensors").write_bytes(b"\x80\x04nothing")
+    with pytest.raises(TheseusError, match="not a LoRA, or a damaged one"):
+        apply(generator(), Lora(tmp_path / "pickled.safetensors"))
+
+
+def test_a_rank_that_is_not_low_is_refused() -> None:
+    with pytest.raises(TheseusError, match="at most half of the model's width of 64, not: 33"):
+        attach(generator(), 33)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,7 @@ class Adapted(nn.Module):
         """(outputs, inputs), fp32: all differences together."""
         rows = self.out_features // len(self.parts)
         zero = torch.zeros(rows, self.in_features, device=next(self.parts.parameters()).device)
-        return torch.cat([sum((difference.matrix() for difference in part), zero) for part in self.parts])  # type: ignore[union-attr, misc]
+        return torch.cat([sum((cast(LowRank, each).matrix() for each in part.children()), zero) for part in self.parts])
 
 
 def sides(layer: nn.Module) -> tuple[int, int]:

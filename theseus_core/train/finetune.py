@@ -16,7 +16,7 @@ from theseus_core.data.loader import common_size
 from theseus_core.data.shards import Clips
 from theseus_core.errors import TheseusError
 from theseus_core.model_folder import Parts, describe, find_model, load_model
-from theseus_core.nn.lora import LowRank, sides
+from theseus_core.nn.lora import LowRank
 from theseus_core.pretrained.lora import attach
 from theseus_core.quantize import check_mode, quantize
 
@@ -108,7 +108,6 @@ def begin(run: TransformerRun, dataset: Clips, device: torch.device, dtype: torc
         if run.quantize != "none":
             quantize(parts.generator, run.quantize, device, dtype)
             quantize(parts.text_encoder, run.quantize, device, dtype)
-            _refuse_what_passes_no_gradient(parts.generator, run.quantize, device)
         parts.generator.to(device)
     else:
         parts.generator.requires_grad_(True)
@@ -128,6 +127,9 @@ def refuse_what_cannot_be(run: TransformerRun, output: Path) -> None:
     if run.init and run.quantize != "none" and not run.lora:
         hint = "--lora 64 trains differences beside quantized weights"
         raise TheseusError(f"weights that are trained cannot be quantized: --quantize {run.quantize}", hint=hint)
+    if run.lora and run.quantize == "int8":
+        hint = "nf4, with --lora: its weights are rounded, and what goes through them is not"
+        raise TheseusError(f"int8 rounds what goes through the layers too, and no gradient comes back: {run.quantize}", hint=hint)
     if run.lora and run.train.distributed == "fsdp":
         raise TheseusError(f"differences are too small to be sharded: {run.train.distributed}", hint="train.distributed=ddp")
 
@@ -150,10 +152,3 @@ def _refuse_uneven(frames: int, parts: Parts) -> None:
             f"this model is trained on {several} latent frames at once, and there are {latents}: frames {frames}",
             hint=f"frames={good} would do",
         )
-
-
-def _refuse_what_passes_no_gradient(generator: Generator, mode: str, device: torch.device) -> None:
-    layer = next(module for module in generator.shard_units()[0].modules() if hasattr(module, "in_features"))
-    x = torch.zeros(1, sides(layer)[0], device=device, requires_grad=True)
-    if not layer(x).requires_grad:
-        raise TheseusError(f"no gradient passes weights of this kind, and nothing before them would learn: {mode}", hint="nf4")
