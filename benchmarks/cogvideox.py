@@ -1,4 +1,4 @@
-"""The released CogVideoX's parts against diffusers': `python -m benchmarks.cogvideox vae [--size 128] [--frames 9] [--dtype bf16]`.
+"""The released CogVideoX's parts against diffusers': `python -m benchmarks.cogvideox vae|transformer [--size 128] [--dtype bf16]`.
 
 Both sides have the same random weights of the released shape and run in one process, in an order that alternates. Seconds on a
 CPU are those that its threads worked, so that other programs do not count; the fastest run is reported.
@@ -127,16 +127,26 @@ def vae_flops(part: str, video: tuple[int, ...]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("section", choices=["vae"])
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--frames", type=int, default=9)
+    parser.add_argument("section", choices=["vae", "transformer"])
+    parser.add_argument("--size", type=int, default=128, help="of a frame, in pixels")
+    parser.add_argument("--frames", type=int, help="9 for the vae, 33 for the transformer")
+    parser.add_argument("--layers", type=int, default=30, help="of the transformer")
+    parser.add_argument("--loading", action="store_true", help="write the transformer to a folder, and measure how it is read")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     dtype = pick_dtype(arguments.dtype, device)
-    print(json.dumps(measure_vae(arguments.size, arguments.frames, dtype, device, arguments.repeats), indent=2))
+    table: dict[str, Any]
+    if arguments.section == "vae":
+        table = measure_vae(arguments.size, arguments.frames or 9, dtype, device, arguments.repeats)
+    else:
+        from benchmarks.cogvideox_transformer import measure_transformer
+
+        latent = ((arguments.frames or 33) // 4 + 1, arguments.size // 8, arguments.size // 8)
+        table = measure_transformer(latent, arguments.layers, dtype, device, arguments.repeats, arguments.loading)
+    print(json.dumps(table, indent=2))
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ from theseus_core.diffusion.samplers import SAMPLERS
 from theseus_core.diffusion.schedule import RectifiedFlow, logit_normal, times, uniform
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.nn import grid as released
-from theseus_core.nn.attention import Attention, Rotation, rotary_3d, unrotated
+from theseus_core.nn.attention import Attention, Rotation, rotary_3d, spare_rows, unrotated
 from theseus_core.nn.embeddings import TimeEmbedding, sincos_3d
 from theseus_core.nn.grid import Grid, Size
 from theseus_core.nn.hourglass import Level
+from theseus_core.nn.packed import linear_gelu
 from theseus_core.nn.patches import patchify, unpatchify
 
 
@@ -130,16 +131,17 @@ class ExpertNorm(nn.Module):
         nn.init.zeros_(self.modulation.weight)  # adaLN-zero: a block starts as the identity
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, text: Tensor, video: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, L, D), (B, N, D) to the joint, modulated sequence (B, L + N, D), and the gates (B, 1, D) of text and video."""
+    def forward(self, text: Tensor, video: Tensor, time: Tensor, spare: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, L, D), (B, N, D) to the joint, modulated sequence (B, L + N + spare, D), and (B, 1, D) gates of text and video."""
         shift, scale, gate, text_shift, text_scale, text_gate = self.modulation(time).unsqueeze(1).chunk(6, dim=-1)
         joint = torch.cat(
             [
                 torch.addcmul(text_shift, self.norm(text), 1 + text_scale),
                 torch.addcmul(shift, self.norm(video), 1 + scale),
+                *([video.new_zeros(len(video), spare, video.shape[2])] if spare else []),
             ],
             dim=1,
-        )  # (B, L + N, D)
+        )  # (B, L + N + spare, D)
         return joint, text_gate, gate
 
 
@@ -159,13 +161,14 @@ class Block(nn.Module):
     def forward(
         self, text: Tensor, video: Tensor, time: Tensor, rotation: Rotation | None, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        length = text.shape[1]
-        joint, text_gate, gate = self.attention_norm(text, video, time)  # (B, L + N, D)
-        out = self.attention(joint, rotation, mask)
-        text, video = torch.addcmul(text, text_gate, out[:, :length]), torch.addcmul(video, gate, out[:, length:])
-        joint, text_gate, gate = self.mlp_norm(text, video, time)
-        out = self.down(F.gelu(self.up(joint), approximate="tanh"))
-        return torch.addcmul(text, text_gate, out[:, :length]), torch.addcmul(video, gate, out[:, length:])
+        length, tokens = text.shape[1], text.shape[1] + video.shape[1]
+        spare = spare_rows(text, tokens)
+        joint, text_gate, gate = self.attention_norm(text, video, time, spare)  # (B, L + N + spare, D)
+        out = self.attention(joint, rotation, mask, spare)
+        text, video = torch.addcmul(text, text_gate, out[:, :length]), torch.addcmul(video, gate, out[:, length:tokens])
+        joint, text_gate, gate = self.mlp_norm(text, video, time, spare)
+        out = self.down(linear_gelu(self.up, joint))
+        return torch.addcmul(text, text_gate, out[:, :length]), torch.addcmul(video, gate, out[:, length:tokens])
 
 
 class Model(Generator):
@@ -186,7 +189,7 @@ class Model(Generator):
             channels = width
         self.patch = config.patch * 2 ** max(0, len(config.levels) - 1)
         self.patch_frames = config.patch_frames
-        self.takes = ("image" if config.image_channels else "start", "rising_guidance")
+        self.takes = ("image" if config.image_channels else "start", "dynamic_guidance")
         token = config.patch_frames * config.patch**2  # latents that a token stands for
         self.patch_in = nn.Linear(channels * token, config.width)
         self.text_in = nn.Linear(config.text_width, config.width)
@@ -288,7 +291,7 @@ class Model(Generator):
         image: Tensor | None = None,
         start: Tensor | None = None,
         strength: float = 1.0,
-        rising_guidance: bool = False,
+        dynamic_guidance: bool = False,
     ) -> Tensor:
         """See `Generator.sample` and `Generator.takes`.
 
@@ -301,7 +304,7 @@ class Model(Generator):
         if image is not None and image.shape[2] == 1:
             image = image_latents(image, noise.shape[2])
         visited = self._times(steps, noise.device)
-        dynamic = (rising_guidance or self.config.dynamic_guidance) and guidance_scale != 1
+        dynamic = (dynamic_guidance or self.config.dynamic_guidance) and guidance_scale != 1
         scale = rising(guidance_scale, visited) if dynamic else guidance_scale
         if start is not None:
             visited = visited[steps - changing(steps, strength) :]
