@@ -6,19 +6,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from theseus_core.contracts import Text
+from theseus_core.data.clip import Clip
+from theseus_core.data.writer import write_dataset
 from theseus_core.errors import TheseusError
 from theseus_core.generators import dit
+from theseus_core.model_folder import load_model
 from theseus_core.nn.lora import Adapted, merge
+from theseus_core.pipeline import TextToVideo
 from theseus_core.pretrained.lora import FILE, Lora, apply, attach, parse_lora, save_lora
 from theseus_core.pretrained.transformer import save_transformer
 from theseus_core.quantize import quantize
 from theseus_core.registry import build
+from theseus_core.train.generator import train_generator
+from theseus_core.train.runs import configure_run
 
 CPU = torch.device("cpu")
 TINY = {
@@ -205,3 +212,44 @@ def test_names_of_files_with_scales(tmp_path: Path) -> None:
 def test_a_rank_that_is_not_low_is_refused() -> None:
     with pytest.raises(TheseusError, match="at most half of the model's width of 64, not: 33"):
         attach(generator(), 33)
+
+
+# --- a released model, tuned here ---
+
+
+@pytest.mark.parametrize(("variant", "mode", "frames"), [("2b", "nf4", 9), ("1.5-5b-i2v", "none", 13)])
+def test_a_released_model_is_tuned_here_and_used_there(variant: str, mode: str, frames: int, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    from released import HEIGHT, TOKENS, WIDTH, pipeline, save
+
+    reference = pipeline(variant)
+    save(reference, tmp_path / "base")
+    pixels = np.random.default_rng(0).integers(0, 256, (frames, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    write_dataset(tmp_path / "dataset", [Clip(pixels, 8.0, "a red circle")], {"size": [WIDTH, HEIGHT]})
+    train = {"steps": 4, "lr": 0.05, "batch_size": 1, "device": "cpu", "dtype": "fp32", "evaluate_every": 0, "ema": 0.0}
+    tuning = {"init": str(tmp_path / "base"), "lora": 4, "quantize": mode, "hold_out": 0.0, "prompts": 1, "frames": frames}
+    run = configure_run("transformer", "small", tuning, {"windows": 1, "sampling": {"steps": 2}, "train": train})
+    tuned = train_generator(run, tmp_path / "dataset", None, tmp_path / "run").model
+
+    image = torch.from_numpy(pixels[0]).permute(2, 0, 1)[None].float() / 127.5 - 1 if "i2v" in variant else None
+    how = {"steps": 2, "guidance_scale": 1.0, "frames": frames, "image": image, "sampler": "ddim"}
+    ours = TextToVideo.load(tuned, "cpu", "fp32").sample(["a red circle"], **how)  # type: ignore[arg-type]
+    plain = TextToVideo.load(tmp_path / "base", "cpu", "fp32").sample(["a red circle"], **how)  # type: ignore[arg-type]
+    assert (ours - plain).abs().max() > 0.05
+
+    transformer = reference.transformer
+    reference.load_lora_weights(str(tuned), weight_name=FILE)
+    model = load_model(tuned).generator
+    assert isinstance(model, dit.Model)
+    torch.manual_seed(3)
+    latents = torch.randn(1, 4 + model.config.image_channels, 2, HEIGHT // 8, WIDTH // 8)
+    words = torch.randn(1, TOKENS, 32)
+    text, t = Text(mask=torch.ones(1, TOKENS, dtype=torch.bool), embeddings=words), torch.tensor([0.5])
+    with torch.no_grad():
+        image = latents[:, 4:] if model.config.image_channels else None
+        mine = model.velocity(latents[:, :4], t, text, image)
+        extra = {"ofs": torch.tensor([2.0])} if model.config.offset else {}
+        if transformer.config.use_rotary_positional_embeddings:
+            extra["image_rotary_emb"] = reference._prepare_rotary_positional_embeddings(HEIGHT, WIDTH, 2, torch.device("cpu"))
+        theirs = transformer(latents.transpose(1, 2), words, model.path.clock(t), **extra, return_dict=False)[0].transpose(1, 2)
+    torch.testing.assert_close(theirs, mine, atol=1e-5, rtol=0)
