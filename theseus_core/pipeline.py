@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from theseus_core import offload as offloading
+from theseus_core.beginnings import STRENGTH, check_given, check_latents, complete_size, noise_of, starting_noise
 from theseus_core.config import merge, validate
 from theseus_core.contracts import Progress, Text
 from theseus_core.data.clip import Clip
@@ -27,7 +28,6 @@ from theseus_core.quantize import quantize as quantize_layers
 __all__ = ["Settings", "TextToVideo", "load_tokenizer", "save_model", "save_tokenizer", "starting_noise", "to_frames", "to_video"]
 
 DECODED_AT_ONCE = 16  # latent frames of a long video, for the sake of memory; the result is the same
-STRENGTH = 0.8  # of a change to a video, as diffusers has it
 P = TypeVar("P", bound=nn.Module)
 
 
@@ -119,24 +119,6 @@ class TextToVideo:
             raise TheseusError(f"{why}: guidance {settings.guidance_scale:g}", hint="leave --dynamic-guidance out")
         return settings
 
-    def check_given(self, image: bool, video: bool, strength: float | None = None) -> None:
-        """Refuse an image or a video that the model takes none of, the lack of an image that it needs, and a strength of nothing.
-
-        Raises:
-            TheseusError: saying what would do.
-        """
-        takes = self.generator.takes
-        if image and "image" not in takes:
-            hint = "a model that continues images does, such as THUDM/CogVideoX-5b-I2V"
-            raise TheseusError("this model makes videos of words, and takes no: --image", hint=hint)
-        if video and "start" not in takes:
-            hint = "a model that makes videos of words does, such as THUDM/CogVideoX-5b"
-            raise TheseusError("this model cannot begin from a video, and takes no: --video", hint=hint)
-        if "image" in takes and not image:
-            raise TheseusError("this model continues an image, and needs one: --image", hint="--image FILE, the first frame")
-        if strength is not None and not video:
-            raise TheseusError(f"a strength has an effect only on a video: {strength:g}", hint="--video FILE")
-
     def _with(self, **changes: Any) -> Settings:
         return validate(
             Settings, merge(self.defaults.model_dump(), {key: value for key, value in changes.items() if value is not None})
@@ -224,17 +206,19 @@ class TextToVideo:
         """
         if isinstance(prompts, str) or not prompts:
             raise TheseusError(f"not a list of prompts: {prompts!r}", hint='for example ["a waterfall"]')
-        self.check_given(image is not None, video is not None, strength)
-        size = self._size(
-            {"frames": frames, "height": height, "width": width}, len(prompts), latents, video if image is None else image
-        )
+        check_given(self.generator, image is not None, video is not None, strength)
+        if latents is not None:
+            check_latents(latents, len(prompts), self.tokenizer, self.generator)
+        asked = {"frames": frames, "height": height, "width": width}
+        size = complete_size(asked, latents, video if image is None else image, self.tokenizer)
         settings = self.settings(
             steps=steps, guidance_scale=guidance_scale, sampler=sampler, dynamic_guidance=dynamic_guidance, **size
         )
         if negative_prompt and settings.guidance_scale == 1:
             raise TheseusError(f"a negative prompt has an effect only with guidance: {negative_prompt}", hint="--guidance above 1")
-        noise = self._noise(settings, seed, len(prompts), latents)
-        spare = -self._latent_shape(settings)[1] % self.generator.patch_frames
+        z, t, h, w = self.tokenizer.latent_shape(settings.frames, settings.height, settings.width)
+        spare = -t % self.generator.patch_frames  # frames in front that fill up a patch
+        noise = noise_of((z, t + spare, h, w), seed, len(prompts), latents)
         text, negative = self._encode(list(prompts), negative_prompt)
         extra = self._beginnings(image, video, strength, spare, len(prompts))
         if settings.dynamic_guidance:
@@ -264,55 +248,6 @@ class TextToVideo:
                 f"the model gave values that are not numbers, computing in: {dtype_name(self.dtype)}",
                 hint="try --dtype fp32 or a lower --guidance; if it stays, the training has diverged",
             )
-
-    def _size(
-        self, asked: dict[str, int | None], count: int, latents: Tensor | None, given: Tensor | None
-    ) -> dict[str, int | None]:
-        """The size that is asked for, completed by that of an image or a video, and of latents.
-
-        Raises:
-            TheseusError: they contradict one another, or the latents are none of this model's.
-        """
-        found: dict[str, int] = {}
-        if latents is not None:
-            self._check_latents(latents, count)
-            t, h, w = latents.shape[2:]
-            scale = self.tokenizer.space_factor
-            found = {"frames": 1 + (t - 1) * self.tokenizer.time_factor, "height": h * scale, "width": w * scale}
-        if given is not None:
-            sides = ("height", "width") if given.ndim == 4 else ("frames", "height", "width")
-            sized = dict(zip(sides, given.shape[2:], strict=True))
-            wrong = [name for name, side in sized.items() if asked[name] not in (None, side)]
-            if wrong:
-                raise TheseusError(f"what is given has another {wrong[0]}, {sized[wrong[0]]}, than asked for: {asked[wrong[0]]}")
-            found |= sized
-        return {name: found.get(name) if side is None else side for name, side in asked.items()}
-
-    def _latent_shape(self, settings: Settings) -> tuple[int, int, int, int]:
-        return self.tokenizer.latent_shape(settings.frames, settings.height, settings.width)
-
-    def _noise(self, settings: Settings, seed: int | Sequence[int], count: int, latents: Tensor | None) -> Tensor:
-        """(B, Z, t, h, w), with the frames in front that fill up a patch."""
-        z, t, h, w = self._latent_shape(settings)
-        shape = (z, t + -t % self.generator.patch_frames, h, w)
-        if latents is not None:
-            if latents.shape != (count, *shape):
-                asked = f"{settings.frames} x {settings.height} x {settings.width} for {count}"
-                raise TheseusError(f"latents decide the size, and {tuple(latents.shape)} cannot be asked for another: {asked}")
-            return latents.float()
-        seeds = [int(each) for each in seed] if isinstance(seed, Sequence) else [int(seed)] * count
-        if len(seeds) != count:
-            raise TheseusError(f"there must be one seed, or one for each of {count} prompts, not: {len(seeds)}")
-        return starting_noise(shape, seeds)
-
-    def _check_latents(self, latents: Tensor, count: int) -> None:
-        shape, patch, several = tuple(latents.shape), self.generator.patch, self.generator.patch_frames
-        fits = len(shape) == 5 and shape[:2] == (count, self.tokenizer.latent_channels)
-        if not fits or shape[2] % several or shape[3] % patch or shape[4] % patch:
-            want = [f"({count}, {self.tokenizer.latent_channels}, t, h, w)"]
-            want += [f"h and w multiples of {patch}"] if patch > 1 else []
-            want += [f"t a multiple of {several}"] if several > 1 else []
-            raise TheseusError(f"latents of a wrong shape: {shape}", hint=f"this model and these prompts take {', '.join(want)}")
 
     def _beginnings(
         self, image: Tensor | None, video: Tensor | None, strength: float | None, spare: int, count: int
@@ -367,11 +302,6 @@ def _joined(texts: Sequence[Text]) -> Text:
     """Texts of one prompt each as a batch, less their ids."""
     embeddings = [text.embeddings for text in texts if text.embeddings is not None]
     return Text(mask=torch.cat([text.mask for text in texts]), embeddings=torch.cat(embeddings))
-
-
-def starting_noise(shape: tuple[int, ...], seeds: Sequence[int]) -> Tensor:
-    """Standard normal noise (B, *shape), each sample from its own seed alone, drawn on the CPU: the same on every machine."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds])
 
 
 def to_frames(video: Tensor) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from theseus_core.beginnings import STRENGTH, check_given
 from theseus_core.config import Config, Tree, dump, validate
 from theseus_core.contracts import Progress
 from theseus_core.data.clip import Clip
@@ -19,7 +20,7 @@ from theseus_core.device import dtype_name
 from theseus_core.errors import TheseusError
 from theseus_core.files import read_json, read_lines, replacing, write_json
 from theseus_core.model_folder import Settings, find_model, fingerprint
-from theseus_core.pipeline import STRENGTH, TextToVideo, to_video
+from theseus_core.pipeline import TextToVideo, to_video
 from theseus_core.pretrained.lora import parse_lora
 from theseus_core.render.video import read, read_image, sidecar_path
 from theseus_core.versions import versions
@@ -86,7 +87,7 @@ def describe_given(pipe: TextToVideo, image: Path | None, video: Path | None, st
     Raises:
         TheseusError: the model takes none, or needs one, or there is no such file.
     """
-    pipe.check_given(image is not None, video is not None, strength)
+    check_given(pipe.generator, image is not None, video is not None, strength)
     given = image or video
     if given is None:
         return {}

@@ -6,6 +6,7 @@ T5 comes from transformers; its weights are read as those of the other parts are
 from __future__ import annotations
 
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from theseus_core.text import hub
 
 SHARED, EMBEDDED = "shared.weight", "encoder.embed_tokens.weight"  # one table; files hold it under either name, or under both
 WORDS = ("tokenizer.json", "spiece.model")  # either will do
+PACKAGES = {"protobuf": "google.protobuf", "sentencepiece": "sentencepiece"}  # without which the second cannot be read
 
 
 def load_text_encoder(words: Path, folder: Path, max_tokens: int, dtype: torch.dtype | None = None) -> hub.Model:
@@ -54,12 +56,22 @@ def _words(folder: Path) -> Any:
 
     if not any((folder / name).is_file() for name in WORDS):  # without them transformers makes up a vocabulary of its own
         raise TheseusError(f"no tokenizer ({' or '.join(WORDS)}) in: {folder}", hint="fetch the model again; the download resumes")
+    missing = [name for name, module in PACKAGES.items() if not _is_installed(module)]
+    if missing and not (folder / WORDS[0]).is_file():
+        hint = f"pip install {' '.join(missing)}"
+        raise TheseusError(f"a package that reads this file is not installed: {folder / WORDS[1]}", hint=hint)
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except ImportError as error:
-        raise TheseusError(f"the tokenizer needs a package that is not installed: {folder}", hint="pip install protobuf") from error
+        with hub.without_bars():
+            return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library has no type of its own for a damaged file
         raise TheseusError(f"damaged tokenizer: {folder}", hint=" ".join(str(error).split())[:160]) from error
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package around it
+        return False
 
 
 def _network(folder: Path, dtype: torch.dtype | None) -> Any:
