@@ -20,12 +20,14 @@ from theseus_core.errors import TheseusError
 from theseus_core.files import write_json
 from theseus_core.model_folder import Settings, export_released, fingerprint, load_model, load_tokenizer, save_model
 from theseus_core.pipeline import TextToVideo, to_video
+from theseus_core.pretrained import text as pretrained_text
 from theseus_core.pretrained.folder import released_defaults, sample_of
 from theseus_core.registry import build
 
 diffusers = pytest.importorskip("diffusers")
 from released import FRAMES, HEIGHT, TOKENS, VARIANTS, WIDTH, pipeline, save  # noqa: E402
 
+COLOURS, SHAPES = ("red", "blue", "green"), ("circle", "square", "star")
 PROMPT, NEGATIVE = "a red circle moves", "a waterfall"
 HOW = {"num_inference_steps": 10, "guidance_scale": 6.0, "max_sequence_length": TOKENS, "height": HEIGHT, "width": WIDTH}
 
@@ -223,6 +225,42 @@ def test_a_batch_of_prompts_is_each_of_them(folders: dict[str, Path]) -> None:
         pipe.sample([PROMPT], height=64, image=image)
 
 
+# --- the tokenizer as released: a file of sentencepiece's ---
+
+
+def test_a_sentencepiece_file_is_read(tmp_path: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    pytest.importorskip("google.protobuf")
+    sentences = [f"a {colour} {shape} moves {way}" for colour in COLOURS for shape in SHAPES for way in ("left", "right", "up")]
+    with (tmp_path / "spiece.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=file,
+            vocab_size=50,
+            hard_vocab_limit=False,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            minloglevel=2,
+        )
+    described = {"tokenizer_class": "T5Tokenizer", "model_max_length": 226, "extra_ids": 100, "legacy": True}
+    marks = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    write_json(tmp_path / "tokenizer_config.json", described | marks)
+    words = pretrained_text._words(tmp_path)
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
+    for prompt in ("a red circle", "a red  square, left!", "", "über zebra"):
+        assert words(prompt)["input_ids"] == [*reference.encode(prompt), 1]
+
+
+def test_what_reads_a_sentencepiece_file_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spiece.model").write_bytes(b"pieces")
+    monkeypatch.setattr(pretrained_text, "PACKAGES", {"protobuf": "nothing.protobuf"})
+    with pytest.raises(TheseusError, match="a package that reads this file is not installed") as caught:
+        pretrained_text._words(tmp_path)
+    assert caught.value.hint == "pip install protobuf"
+
+
 # --- what a folder says ---
 
 SIZES = {
@@ -295,12 +333,15 @@ def test_only_what_is_needed_is_fetched(folders: dict[str, Path], monkeypatch: p
     fetched: list[str] = []
 
     def snapshot_download(name: str, allow_patterns: list[str]) -> str:
-        fetched.extend(filter_repo_objects([*needed, *more], allow_patterns=allow_patterns))
-        return str(folders["2b"])
+        fetched[:] = filter_repo_objects([*needed, *more], allow_patterns=allow_patterns)
+        return str(folders["2b"] if "Cog" in name else folders["2b"].parent)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert model_folder.find_model("THUDM/CogVideoX-2b") == folders["2b"]
     assert sorted(fetched) == needed
+    with pytest.raises(TheseusError, match="neither a model of Theseus nor a CogVideoX: someone/else"):
+        model_folder.find_model("someone/else")
+    assert fetched == ["model_index.json"], "nothing large"
 
 
 # --- written for diffusers ---

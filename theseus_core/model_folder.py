@@ -28,6 +28,7 @@ from theseus_core.pretrained import lora
 from theseus_core.pretrained.folder import (
     FAMILIES,
     INDEX,
+    check_index,
     is_released,
     load_released,
     released_defaults,
@@ -433,18 +434,26 @@ def card(folder: Path) -> Path | None:
 
 def _from_hub(name: str) -> Path:
     """The folder that a model was fetched to; a download that was broken off goes on where it stopped."""
+    first = _fetched(name, ["model.json", INDEX])
+    if is_released(first):
+        check_index(first)  # before gigabytes are fetched for nothing
+    elif not (first / "model.json").is_file():
+        raise TheseusError(f"neither a model of Theseus nor a CogVideoX: {name}", hint=f"it has no model.json and no {INDEX}")
+    inside = [f"{part}/*{ending}" for part in PARTS for ending in (".json", ".safetensors", ".txt", ".model")]
+    return _fetched(name, ["model.json", INDEX, KNOWS, CARD, *inside])
+
+
+def _fetched(name: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    inside = [f"{part}/*{ending}" for part in PARTS for ending in (".json", ".safetensors", ".txt", ".model")]
     try:
-        found = snapshot_download(name, allow_patterns=["model.json", INDEX, KNOWS, CARD, *inside])
+        return Path(snapshot_download(name, allow_patterns=files))
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise TheseusError(f"no such model, neither as a folder here nor on the hub: {name}", hint=_short(error)) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         hint = f"is there a network? a download goes on where it stopped, and the path of a copy will do as well: {_short(error)}"
         raise TheseusError(f"no such model here, and the hub could not be asked: {name}", hint=hint) from error
-    return Path(found)
 
 
 def _short(error: Exception) -> str:

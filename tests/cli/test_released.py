@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from theseus_cli.commands.generate import why_uniform
 from theseus_core.data.clip import Clip
 
 pytest.importorskip("diffusers")
@@ -140,6 +142,7 @@ T5 = "words/text_encoder/*.safetensors"
     [
         (cut_short(f"{SHARD}*"), "", f"damaged weights: {SHARD}", "fetch the file again"),
         (drop(f"{SHARD}*"), "", f"a file of weights is missing: {SHARD}", "fetch it again"),
+        (drop("words/model_index.json"), "", "no such file: words/model_index.json", ""),
         (drop("words/vae/config.json"), "", "no such file: words/vae/config.json", ""),
         (drop("words/scheduler/scheduler_config.json"), "", "no such file: words/scheduler/scheduler_config.json", ""),
         (drop("words/tokenizer/tokenizer.json"), "", "no tokenizer (tokenizer.json or spiece.model) in: words/tokenizer", "fetch"),
@@ -184,6 +187,15 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
     assert [line for line in lines if line.startswith("error: ") and error in line], result.err
     assert not hint or [line for line in lines if line.startswith("hint: ") and hint in line], result.err
     assert sorted(there.rglob("*")) == before
+
+
+def test_what_shows_nothing_is_explained(theseus: Theseus, there: Path) -> None:
+    for path in Path("words/vae").glob("*.safetensors"):
+        save_file({name: tensor * ("decoder.conv_out" not in name) for name, tensor in load_file(path).items()}, path)
+    told = " ".join(theseus("generate", "a red circle", "--model", "words", *QUICK).err.split())
+    assert "warning: every frame is nearly one colour; the model is trained too little, or has diverged: out.mp4" in told
+    assert "too large for fp16 (--dtype bf16)" in why_uniform(SimpleNamespace(dtype="fp16", quantize="none"))
+    assert "nf4 may be too coarse for it (leave --quantize out)" in why_uniform(SimpleNamespace(dtype="bf16", quantize="nf4"))
 
 
 def test_own_models_take_no_tiles(theseus: Theseus, here: Path) -> None:

@@ -43,8 +43,17 @@ class Released:
 
 
 def is_released(folder: Path) -> bool:
-    """Whether a folder is in the diffusers layout, be it CogVideoX or not."""
-    return (folder / INDEX).is_file()
+    """Whether a folder is in the diffusers layout, be it CogVideoX or not, and whole or not."""
+    return (folder / INDEX).is_file() or (folder / "transformer/config.json").is_file()
+
+
+def check_index(folder: Path) -> None:
+    """Refuse, by its first file alone, what is no CogVideoX.
+
+    Raises:
+        TheseusError: it is another pipeline's, or the file is missing or damaged.
+    """
+    read_description(folder / INDEX, [FROM_WORDS, FROM_IMAGE, FROM_VIDEO])
 
 
 def load_released(folder: Path, dtype: torch.dtype | None = None) -> Released:
@@ -71,7 +80,7 @@ def released_defaults(folder: Path) -> Tree:
     Raises:
         TheseusError: a configuration is missing or damaged, or it is no CogVideoX.
     """
-    read_description(folder / INDEX, [FROM_WORDS, FROM_IMAGE, FROM_VIDEO])
+    check_index(folder)
     betas, sampler = read_scheduler(folder / "scheduler")
     config = read_config(folder / "transformer", betas)
     assert config.grid is not None
