@@ -217,8 +217,8 @@ def test_a_rank_that_is_not_low_is_refused() -> None:
 # --- a released model, tuned here ---
 
 
-@pytest.mark.parametrize(("variant", "mode", "frames"), [("2b", "nf4", 9), ("1.5-5b-i2v", "none", 13)])
-def test_a_released_model_is_tuned_here_and_used_there(variant: str, mode: str, frames: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("variant", "mode", "frames", "dtype"), [("2b", "nf4", 9, "bf16"), ("1.5-5b-i2v", "none", 13, "fp32")])
+def test_a_released_model_is_tuned_here_and_used_there(variant: str, mode: str, frames: int, dtype: str, tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     from released import HEIGHT, TOKENS, WIDTH, pipeline, save
 
@@ -226,7 +226,7 @@ def test_a_released_model_is_tuned_here_and_used_there(variant: str, mode: str, 
     save(reference, tmp_path / "base")
     pixels = np.random.default_rng(0).integers(0, 256, (frames, HEIGHT, WIDTH, 3), dtype=np.uint8)
     write_dataset(tmp_path / "dataset", [Clip(pixels, 8.0, "a red circle")], {"size": [WIDTH, HEIGHT]})
-    train = {"steps": 4, "lr": 0.05, "batch_size": 1, "device": "cpu", "dtype": "fp32", "evaluate_every": 0, "ema": 0.0}
+    train = {"steps": 4, "lr": 0.05, "batch_size": 1, "device": "cpu", "dtype": dtype, "evaluate_every": 0, "ema": 0.0}
     tuning = {"init": str(tmp_path / "base"), "lora": 4, "quantize": mode, "hold_out": 0.0, "prompts": 1, "frames": frames}
     run = configure_run("transformer", "small", tuning, {"windows": 1, "sampling": {"steps": 2}, "train": train})
     tuned = train_generator(run, tmp_path / "dataset", None, tmp_path / "run").model

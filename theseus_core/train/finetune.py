@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ class Adapters(Trainable):
         super().__init__()
         self.config, self.phases = generator.config, generator.phases  # type: ignore[misc]
         self.pairs = nn.ModuleDict({name.replace(".", "/"): pair for name, pair in pairs.items()})
-        self._beside = (generator,)  # in a tuple, so that it is no part of this module: its weights are never moved or saved
+        self._beside = (generator,)  # in a tuple, so that it is no part of this module: its weights are in no checkpoint
         self._half = any(weight.dtype == torch.bfloat16 for weight in generator.parameters())
 
     @property
@@ -53,7 +53,12 @@ class Adapters(Trainable):
         ):
             return self.generator.losses(batch, phase)
 
-    def train(self, mode: bool = True) -> Adapters:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to` does, for the generator too: under torchrun each rank has its own device."""
+        self.generator._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def train(self, mode: bool = True) -> Self:
         self.generator.train(mode)
         return super().train(mode)
 
@@ -86,7 +91,7 @@ def with_model(kind: str, defaults: Tree, preset: Tree, changes: Sequence[Tree])
 
 
 def begin(run: TransformerRun, dataset: Clips, device: torch.device, dtype: torch.dtype) -> Parts:
-    """The parts of the model that a run begins with, the generator on the device if it is to be frozen.
+    """The parts of the model that a run begins with; where differences are trained they are frozen, and quantized if asked for.
 
     Args:
         run: one that has an `init`.
@@ -108,7 +113,6 @@ def begin(run: TransformerRun, dataset: Clips, device: torch.device, dtype: torc
         if run.quantize != "none":
             quantize(parts.generator, run.quantize, device, dtype)
             quantize(parts.text_encoder, run.quantize, device, dtype)
-        parts.generator.to(device)
     else:
         parts.generator.requires_grad_(True)
     return Parts(parts.tokenizer, parts.text_encoder, parts.generator, defaults, parts.knows)

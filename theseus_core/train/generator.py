@@ -72,7 +72,7 @@ def train_generator(
     parts = begin(run, dataset, device, dtype) if run.init else _build(run, dataset, vae, trained)
     parts.tokenizer.check_size(run.frames, *common_size(dataset), parts.generator.patch)
     say_what_is_measured(report, held, run.hold_out)
-    _say_what_is_cut(report, parts.text_encoder, dataset)
+    _say_what_is_not_read(report, parts.text_encoder, dataset, begun=bool(run.init))
     if run.quantize != "none" and not run.lora:
         _quantize_text(parts.text_encoder, run.quantize, device, dtype)
     source = _source(run, dataset, parts, trained, device, dtype, report)
@@ -209,11 +209,16 @@ def _source(
     return LatentSource(latents, draw, cache.read, cache.fingerprint, run.caption_dropout)
 
 
-def _say_what_is_cut(report: Report, text_encoder: TextEncoder, dataset: Clips) -> None:
+def _say_what_is_not_read(report: Report, text_encoder: TextEncoder, dataset: Clips, begun: bool) -> None:
     counts = [text_encoder.count_tokens(caption) for record in dataset.records for caption in record.captions]
     cut = sum(count > text_encoder.max_tokens for count in counts)
     if cut:
-        report.note(f"captions cut to {text_encoder.max_tokens} tokens: {cut} of {len(counts)}; --set text.max_tokens=N takes more")
+        more = "" if begun else "; --set text.max_tokens=N takes more"
+        report.note(f"captions cut to {text_encoder.max_tokens} tokens: {cut} of {len(counts)}{more}")
+    unknown = sorted({word for r in dataset.records for caption in r.captions for word in text_encoder.unknown_words(caption)})
+    if unknown and begun:
+        some = ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else "")
+        report.note(f"words of the captions that the model has never seen, and that have no effect: {some} ({len(unknown)} in all)")
 
 
 @dataclass(frozen=True)
