@@ -82,8 +82,9 @@ class SpatialNorm(nn.Module):
             conv(latents)[:, :, times].repeat_interleave(width // w, dim=-1).unsqueeze(4).to(x.dtype)  # (B, C, T, h, 1, W)
             for conv in (self.conv_y, self.conv_b)
         )
-        rows = self.norm_layer(x).unflatten(3, (h, height // h))  # (B, C, T, h, H/h, W)
-        return (rows * scale).add_(shift).flatten(3, 4)  # as two steps: fused they round otherwise than the release
+        rows = torch.unflatten(self.norm_layer(x), 3, (h, height // h))  # (B, C, T, h, H/h, W)
+        out: Tensor = (rows * scale).add_(shift)  # as two steps: fused they round otherwise than the release
+        return out.flatten(3, 4)
 
 
 def latent_of_frame(frames: int, latents: int, start: bool, device: torch.device) -> Tensor:
@@ -120,7 +121,8 @@ class ResnetBlock(nn.Module):
         h = self.conv2(F.silu(self.norm2(h, *steered), inplace=True), past)
         if hasattr(self, "conv_shortcut"):
             x = self.conv_shortcut(x)
-        return h + x
+        out: Tensor = h + x
+        return out
 
 
 class Downsample(nn.Module):
@@ -133,8 +135,8 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor, past: Past) -> Tensor:
         if self.in_time:
-            alone, pairs = x.split([int(past.start), x.shape[2] - int(past.start)], dim=2)
-            pairs = pairs.unflatten(2, (pairs.shape[2] // 2, 2))
+            alone, pairs = torch.split(x, [int(past.start), x.shape[2] - int(past.start)], dim=2)
+            pairs = torch.unflatten(pairs, 2, (pairs.shape[2] // 2, 2))
             x = torch.cat([alone, pairs.mean(dim=3)], dim=2)  # (B, C, T/2, H, W)
         return _on_frames(self.conv, F.pad(x, (0, 1, 0, 1)))  # (B, C, T/2, H/2, W/2)
 
@@ -164,4 +166,4 @@ def _on_frames(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Run a layer of pictures on each frame."""
     b = x.shape[0]
     out = layer(x.transpose(1, 2).flatten(0, 1))  # (B T, C, H, W)
-    return out.unflatten(0, (b, -1)).transpose(1, 2)
+    return torch.unflatten(out, 0, (b, -1)).transpose(1, 2)

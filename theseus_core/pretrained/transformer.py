@@ -227,10 +227,10 @@ def _patches_out(config: dit.Config) -> list[Tie]:
     sides = (config.patch_frames, config.patch, config.patch)
 
     def join(parts: Sequence[Tensor]) -> Tensor:
-        return parts[0].unflatten(0, (config.latent_channels, *sides)).movedim(0, 3).flatten(0, 3)
+        return torch.unflatten(parts[0], 0, (config.latent_channels, *sides)).movedim(0, 3).flatten(0, 3)
 
     def split(whole: Tensor) -> list[Tensor]:
-        return [whole.unflatten(0, (*sides, config.latent_channels)).movedim(3, 0).flatten(0, 3)]
+        return [torch.unflatten(whole, 0, (*sides, config.latent_channels)).movedim(3, 0).flatten(0, 3)]
 
     return [Tie(f"patch_out.{leaf}", (f"proj_out.{leaf}",), join, split) for leaf in ("weight", "bias")]
 

@@ -19,7 +19,8 @@ from theseus_core.pretrained.weights import SHARD_BYTES, Stored, Tie, load_into,
 from theseus_core.tokenizers import cogvideox_vae
 
 CLASS = "AutoencoderKLCogVideoX"
-Down, Up = Literal["CogVideoXDownBlock3D"], Literal["CogVideoXUpBlock3D"]
+Down = Literal["CogVideoXDownBlock3D"]
+Up = Literal["CogVideoXUpBlock3D"]
 
 
 class Described(Config):

@@ -46,7 +46,12 @@ def same(ours: str, theirs: str) -> list[Tie]:
 def stacked(ours: str, *theirs: str) -> list[Tie]:
     """Layers of one width whose outputs stand one after the other in ours."""
     return [
-        Tie(f"{ours}.{leaf}", tuple(f"{name}.{leaf}" for name in theirs), torch.cat, lambda whole: whole.chunk(len(theirs)))
+        Tie(
+            f"{ours}.{leaf}",
+            tuple(f"{name}.{leaf}" for name in theirs),
+            lambda parts: torch.cat(list(parts)),
+            lambda whole: whole.chunk(len(theirs)),
+        )
         for leaf in ("weight", "bias")
     ]
 

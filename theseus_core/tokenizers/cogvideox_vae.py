@@ -30,9 +30,7 @@ MID_BLOCKS = 2
 class Config(BaseConfig):
     """Configuration of `cogvideox_vae`; what the release has too bears the release's name."""
 
-    block_out_channels: tuple[int, int, int, int] = Field(
-        (128, 256, 256, 512), description="channels from frames to latents"
-    )
+    block_out_channels: tuple[int, int, int, int] = Field((128, 256, 256, 512), description="channels from frames to latents")
     latent_channels: int = Field(16, ge=1, description="Z, channels of a latent")
     layers_per_block: int = Field(3, ge=1, description="residual blocks of each size; the decoder has one more")
     norm_num_groups: int = Field(32, ge=1, description="groups of channels that are normalised together")
@@ -229,7 +227,7 @@ class Model(VideoTokenizer):
         if cut is not None and (x.shape[3] > cut.height * inward or x.shape[4] > cut.width * inward):
             tiles = cut  # for the type checker: a closure forgets that it is not None
             whole, run = run, lambda part: in_tiles(whole, part, tiles, inward, outward)
-        return torch.cat([run(part) for part in x.split(1 if self.slicing else len(x))])
+        return torch.cat([run(part) for part in torch.split(x, 1 if self.slicing else len(x))])
 
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """L1 and a little KL, on whole clips: what a chunk must remember is in the way of gradients."""
@@ -270,7 +268,7 @@ def _checked(chunk: int | None) -> int:
 def in_chunks(run: Callable[[Tensor, Past], Tensor], x: Tensor, frames: int) -> Tensor:
     """Run over (B, C, T, H, W) so many frames at a time; what is left over goes with the first chunk, as released."""
     count = max(x.shape[2] // frames, 1)
-    parts = x.split([x.shape[2] - (count - 1) * frames] + [frames] * (count - 1), dim=2)
+    parts = torch.split(x, [x.shape[2] - (count - 1) * frames] + [frames] * (count - 1), dim=2)
     past = Past()
     out = []
     for i, part in enumerate(parts):
@@ -310,5 +308,5 @@ def _blend(before: Tensor, tile: Tensor, shared: int, dim: int) -> Tensor:
         return tile
     weight = torch.arange(shared, device=tile.device, dtype=tile.dtype) / shared
     weight = weight.view([-1 if d == dim else 1 for d in range(5)])
-    begin, rest = tile.split([shared, tile.shape[dim] - shared], dim)
+    begin, rest = torch.split(tile, [shared, tile.shape[dim] - shared], dim)
     return torch.cat([before.narrow(dim, before.shape[dim] - shared, shared).lerp(begin, weight), rest], dim)
