@@ -213,10 +213,10 @@ def test_learned_positions_are_for_what_was_learned() -> None:
             placed(torch.zeros(1, count, 8), video, table, grid, size, 2)
 
 
-def test_an_image_stands_at_the_first_frames() -> None:
+def test_an_image_stands_at_the_first_frame() -> None:
     first = torch.randn(2, 4, 1, 3, 3)
-    made = image_latents(first, 5, padding=1)
-    assert made.shape == (2, 4, 5, 3, 3) and torch.equal(made[:, :, :2], torch.cat([first, first], 2)) and not made[:, :, 2:].any()
+    made = image_latents(first, 5)
+    assert made.shape == (2, 4, 5, 3, 3) and torch.equal(made[:, :, :1], first) and not made[:, :, 1:].any()
     assert torch.equal(image_latents(first, 1), first)
 
 

@@ -365,14 +365,13 @@ def changing(steps: int, strength: float) -> int:
     return int(steps * strength)
 
 
-def image_latents(first: Tensor, frames: int, padding: int = 0) -> Tensor:
-    """(B, Z, 1, h, w) of an image to (B, Z, frames, h, w): it stands at the first frame, and nothing at the others.
+def image_latents(first: Tensor, frames: int) -> Tensor:
+    """(B, Z, 1, h, w) of an image to (B, Z, frames, h, w): it stands at the first of them, and nothing at the others.
 
-    Args:
-        padding: so many of the frames lie before the first, and show the image too.
+    Also where the first only fills up a patch and is dropped: the 1.5 is run so by diffusers.
     """
-    nothing = first.new_zeros(1).expand(len(first), first.shape[1], frames - 1 - padding, *first.shape[3:])
-    return torch.cat([first] * (1 + padding) + [nothing], dim=2)
+    nothing = first.new_zeros(1).expand(len(first), first.shape[1], frames - 1, *first.shape[3:])
+    return torch.cat([first, nothing], dim=2)
 
 
 def towards(noisy: Tensor, clean: Tensor, t: Tensor) -> Tensor:
