@@ -82,7 +82,9 @@ def show(name: NameArgument, json: JsonOption = False) -> None:
 def export(
     name: NameArgument,
     output: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.", show_default=False)],
-    dtype: Annotated[Precision, typer.Option("--dtype", help="Of the weights; fp32 with --layout diffusers.")] = Precision.bf16,
+    dtype: Annotated[
+        Precision, typer.Option("--dtype", help="Of the weights; fp32 for --layout diffusers alone.")
+    ] = Precision.bf16,
     layout: Annotated[
         Layout, typer.Option("--layout", help="Theseus' own files, or those that diffusers reads as a CogVideoX.")
     ] = Layout.theseus,
@@ -90,6 +92,8 @@ def export(
     """Copy a model for others, with weights of half the size."""
     from theseus_core.model_folder import export_model, export_released, find_model, summary
 
+    if dtype == Precision.fp32 and layout == Layout.theseus:
+        raise typer.BadParameter("a copy is of half the size; fp32 is for --layout diffusers", param_hint="--dtype")
     folder = find_model(name, "tokenizer")  # that alone would do too
     (export_released if layout == Layout.diffusers else export_model)(folder, output, dtype.value)
     before, after = (summary(name, place)["bytes"] / 2**20 for place in (folder, output))

@@ -124,13 +124,11 @@ def save_released(
         dtype: what the parts' weights are turned to, in place.
 
     Raises:
-        TheseusError: a part is not one of CogVideoX's, or there is something at `folder` already.
+        TheseusError: a part, or the sampler, is not one of CogVideoX's.
     """
-    wrong = [
-        f"{name} {type(part).__module__.rsplit('.', 1)[-1]}, not {FAMILIES[name]}"
-        for name, part in (("tokenizer", tokenizer), ("text_encoder", text_encoder), ("generator", generator))
-        if type(part).__module__.rsplit(".", 1)[-1] != FAMILIES[name]
-    ]
+    parts = {"tokenizer": tokenizer, "text_encoder": text_encoder, "generator": generator}
+    found = {name: type(part).__module__.rsplit(".", 1)[-1] for name, part in parts.items()}
+    wrong = [f"{name} {found[name]}, not {wanted}" for name, wanted in FAMILIES.items() if found[name] != wanted]
     if wrong:
         raise TheseusError(f"not of CogVideoX's parts, and cannot be written in its layout: {'; '.join(wrong)}")
     assert isinstance(tokenizer, cogvideox_vae.Model)
