@@ -190,7 +190,8 @@ def transformer(
         raise TheseusError(f"the model of --init brings its own tokenizer, and it cannot be: --vae {vae}", hint="leave it out")
     vae = None if run.init else vae or Path("runs/vae")
     output = output or Path("runs/lora" if run.lora else "runs/transformer")
-    what = f"differences of rank {run.lora} to {run.init}" if run.lora else run.init or f"{run.family} ({run.model_preset})"
+    what = run.init or f"{run.family} ({run.model_preset})"
+    what = f"differences of rank {run.lora} to {what}" if run.lora else what
     with _reported("training") as report:
         report.note(f"training {what} on {data}{f' and {vae}' if vae else ''}, {run.train.steps} steps, into {output}")
         outcome = train_generator(run, data, vae, output, report, resume)
