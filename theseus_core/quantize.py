@@ -15,6 +15,7 @@ from theseus_core.device import has_int8_products, trim_freed_memory
 from theseus_core.errors import TheseusError, nearest
 
 MODES = ["none", "int8", "nf4", "fp4"]
+BITS = {"int8": 8.0, "nf4": 4.13, "fp4": 4.13}  # of a weight, its share of the scales included
 LARGEST = 126  # of an activation in int8: 127 may round to 128 in bf16, and wrap
 
 

@@ -11,6 +11,7 @@ import typer
 
 from theseus_cli import console
 from theseus_cli.options import (
+    MACHINE,
     CompileOption,
     DeviceOption,
     DType,
@@ -23,6 +24,7 @@ from theseus_cli.options import (
     TilingOption,
     parse_size,
 )
+from theseus_cli.prediction import predict
 from theseus_core.errors import TheseusError
 
 if TYPE_CHECKING:
@@ -85,6 +87,9 @@ def generate(
     offload: OffloadOption = Offload.none,
     compile: CompileOption = False,
     tiling: TilingOption = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Predict memory, time and disk; nothing is made.", rich_help_panel=MACHINE)
+    ] = False,
 ) -> None:
     """Make a video of each prompt, and beside it a JSON file from which `theseus replay` makes it again."""
     asked = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
@@ -96,12 +101,17 @@ def generate(
     changes |= {"guidance_scale": guidance, "dynamic_guidance": dynamic_guidance or None}
 
     from theseus_core.config import validate
+    from theseus_core.estimate import plan_for
     from theseus_core.model_folder import default_model
     from theseus_core.pipeline import TextToVideo
     from theseus_core.recipe import Recipe, describe, describe_given, fit_to_video
     from theseus_core.render.video import check
 
     name = model or default_model()
+    if dry_run:
+        plan = plan_for(device, dtype.value, quantize.value, offload.value, compile, tiling)
+        predict(name, changes, plan, len(asked) * num_videos)
+        return
     pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile, tiling, lora or ())
     settings = pipe.settings(**changes)
     given = describe_given(pipe, image, video, strength)
@@ -166,6 +176,7 @@ def read_prompts(path: Path) -> list[str]:
 def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
     """Say what works with what, and which words it cannot know."""
     from theseus_core.model_folder import find_model, unfinished
+    from theseus_core.quantize import what_it_gains
 
     shape = f"{recipe.frames} frames of {recipe.width}x{recipe.height} at {recipe.fps:g} fps"
     how = f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}"
@@ -180,7 +191,8 @@ def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
         before, after = (
             sum(sizes) / 2**20 for sizes in zip(*[(q.bytes_before, q.bytes_after) for q in pipe.quantized], strict=True)
         )
-        console.say(f"{recipe.quantize}: {before:.1f} MiB of weights became {after:.1f}")
+        gain = what_it_gains(recipe.quantize, pipe.device)
+        console.say(f"{recipe.quantize}: {before:.1f} MiB of weights became {after:.1f}; {gain}")
     for each, keys in pipe.loras:
         where = "added to the weights" if recipe.quantize == "none" else "beside the quantized weights"
         console.say(f"LoRA {each.path}: {keys} of {keys} keys matched, {where} at {each.scale:g} of its strength")
