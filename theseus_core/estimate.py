@@ -24,9 +24,10 @@ from theseus_core.contracts import Generator, Text, VideoTokenizer
 from theseus_core.device import pick_device, pick_dtype, resident_memory
 from theseus_core.errors import TheseusError
 from theseus_core.files import read_json
-from theseus_core.model_folder import Settings, base_folder, bundled, describe, find_model, is_adapted, is_released
+from theseus_core.model_folder import Settings, base_folder, bundled, describe, find_model, is_adapted
 from theseus_core.nn.attention import QUERIES_AT_ONCE
 from theseus_core.pipeline import DECODED_AT_ONCE
+from theseus_core.pretrained.folder import is_released
 from theseus_core.pretrained.scheduler import read_scheduler
 from theseus_core.pretrained.transformer import read_config as read_transformer
 from theseus_core.pretrained.vae import read_config as read_vae
@@ -413,11 +414,11 @@ def _follow(network: nn.Module, run: Any) -> Work:
     return Work(float(counter.get_total_flops()), float(live.peak))
 
 
-class Live(TorchDispatchMode):
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all tensors that are alive, and their peak; those of a module's weights are left out."""
 
     def __init__(self, network: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now, self.peak = 0, 0
         self._weights = [tensor.untyped_storage() for tensor in [*network.parameters(), *network.buffers()]]
         self._known = {storage._cdata for storage in self._weights}

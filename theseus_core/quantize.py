@@ -104,6 +104,10 @@ class Int8Linear(nn.Module):
     Products of int8 are exact, so that the result depends on nothing but the input.
     """
 
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
