@@ -246,6 +246,7 @@ class Generator(Trainable):
             image            latents (B, Z, 1, h, w) of the first frame, which must then be given
             start            latents (B, Z, t, h, w) of a video to begin from, and `strength`, the share of the steps that change it
             dynamic_guidance  True for guidance that grows with the steps, from none
+            cache            a `diffusion.caching.Cache`, by which some evaluations of the network are left out
     """
 
     consumes: Consumes

@@ -66,6 +66,7 @@ class Settings(Config):
     dynamic_guidance: bool = Field(
         False, description="guidance grows with the steps, from none, as some models were released to run"
     )
+    cache: float = Field(0.0, ge=0, lt=1, description="error that a step may have where the generator is not evaluated; 0 for none")
 
 
 class Base(Config):

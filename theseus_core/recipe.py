@@ -19,6 +19,7 @@ from theseus_core.data.clip import Clip
 from theseus_core.device import dtype_name
 from theseus_core.errors import TheseusError
 from theseus_core.files import read_json, read_lines, replacing, write_json
+from theseus_core.losses import psnr
 from theseus_core.model_folder import Settings, find_model, fingerprint
 from theseus_core.pipeline import TextToVideo, to_video
 from theseus_core.pretrained.lora import parse_lora
@@ -40,6 +41,7 @@ class Recipe(Config):
     guidance_scale: float
     sampler: str
     dynamic_guidance: bool = False
+    cache: float = 0.0
     image: str | None = Field(None, description="the file that the first frame was read from")
     video: str | None = Field(None, description="the file that it began from")
     given_hash: str | None = Field(None, description="`content_hash` of that file")
@@ -150,6 +152,7 @@ def make(pipe: TextToVideo, recipe: Recipe, progress: Progress | None = None) ->
         sampler=recipe.sampler,
         negative_prompt=recipe.negative_prompt,
         dynamic_guidance=recipe.dynamic_guidance,
+        cache=recipe.cache,
         image=_first_frame(recipe),
         video=_beginning(recipe),
         strength=recipe.strength,
@@ -180,6 +183,12 @@ def _unchanged(name: str, recipe: Recipe) -> Path:
     if content_hash(path) != recipe.given_hash:
         raise TheseusError(f"the file has changed since the video was made from it: {path}")
     return path
+
+
+def cost_of_cache(pipe: TextToVideo, recipe: Recipe, clip: Clip, progress: Progress | None = None) -> float:
+    """How far a clip is from the same without a cache: PSNR in dB."""
+    exact = make(pipe, recipe.model_copy(update={"cache": 0.0}), progress)
+    return float(psnr(*(to_video(each.frames)[None] for each in (clip, exact))))
 
 
 def write_sidecar(video: Path, recipe: Recipe) -> Path:

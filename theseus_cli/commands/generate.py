@@ -78,6 +78,15 @@ def generate(
     strength: Annotated[
         float | None, typer.Option("--strength", help="How much of that video changes, above 0, up to 1.", show_default="0.8")
     ] = None,
+    cache: Annotated[
+        float | None,
+        typer.Option(
+            "--cache", help="Leave steps out where that costs no more than this error; 0.02 halves the time.", show_default="none"
+        ),
+    ] = None,
+    cache_check: Annotated[
+        bool, typer.Option("--cache-check", help="Make each video without --cache too, and say how far off it is.")
+    ] = False,
     dynamic_guidance: Annotated[
         bool, typer.Option("--dynamic-guidance", help="Guidance grows with the steps, as the 5b was shown.", show_default=False)
     ] = False,
@@ -98,7 +107,7 @@ def generate(
     refuse_undecodable(*asked, negative_prompt, str(target), str(image or ""), str(video or ""), *(lora or []))
     height, width = parse_size(size) if size else (None, None)
     changes = {"frames": frames, "height": height, "width": width, "fps": fps, "steps": steps, "sampler": sampler}
-    changes |= {"guidance_scale": guidance, "dynamic_guidance": dynamic_guidance or None}
+    changes |= {"guidance_scale": guidance, "dynamic_guidance": dynamic_guidance or None, "cache": cache}
 
     from theseus_core.config import validate
     from theseus_core.estimate import plan_for
@@ -117,6 +126,8 @@ def generate(
     given = describe_given(pipe, image, video, strength)
     if video:
         settings = fit_to_video(pipe, settings, video, frames)
+    if cache_check and not settings.cache:
+        raise TheseusError("without a cache there is nothing to check: --cache-check", hint="--cache 0.02")
     common = given | describe(pipe, name, settings, quantize.value, offload.value, compile)
     recipes = [
         validate(Recipe, common | {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed + number})
@@ -126,9 +137,9 @@ def generate(
     check(Path("0000.mp4") if several else target, recipes[0].height, recipes[0].width, recipes[0].fps)
     introduce(pipe, recipes[0], asked)
     if several:
-        make_all(pipe, recipes, target)
+        make_all(pipe, recipes, target, cache_check)
     else:
-        make_one(pipe, recipes[0], target)
+        make_one(pipe, recipes[0], target, check=cache_check)
         console.say_next(f"theseus replay {shlex.quote(f'{target}.json')}")
     console.emit(target)
 
@@ -221,13 +232,22 @@ def admit_unknown_words(pipe: TextToVideo, prompt: str) -> None:
         console.say(f"nearest that it knows: {'; '.join(nearest(prompt, known))}")
 
 
-def make_one(pipe: TextToVideo, recipe: Recipe, output: Path, label: str = "generating") -> None:
-    """Make one video and its sidecar."""
-    from theseus_core.recipe import is_uniform, make, write_sidecar
+def make_one(pipe: TextToVideo, recipe: Recipe, output: Path, label: str = "generating", check: bool = False) -> None:
+    """Make one video and its sidecar.
+
+    Args:
+        check: make it without a cache too, and say how far off it is.
+    """
+    from theseus_core.recipe import cost_of_cache, is_uniform, make, write_sidecar
     from theseus_core.render.video import timing_note, write
 
     with console.progress(label) as advance:
         clip = make(pipe, recipe, progress=advance)
+    if pipe.cached is not None:
+        console.say(pipe.cached.report())
+    if check:
+        with console.progress("without a cache") as advance:
+            console.say(f"against the same without a cache: {cost_of_cache(pipe, recipe, clip, advance):.1f} dB PSNR")
     if is_uniform(clip.frames):
         console.warn(f"every frame is nearly one colour; {why_uniform(recipe)}: {output}")
     if note := timing_note(output, recipe.fps):
@@ -244,7 +264,7 @@ def why_uniform(recipe: Recipe) -> str:
     return "the model is trained too little, or has diverged"
 
 
-def make_all(pipe: TextToVideo, recipes: list[Recipe], folder: Path) -> None:
+def make_all(pipe: TextToVideo, recipes: list[Recipe], folder: Path, check: bool = False) -> None:
     """Make what is missing of `0000.mp4, 0001.mp4, ...`, and keep `index.jsonl` in step."""
     from theseus_core.recipe import append_to_index, is_made, write_index
 
@@ -256,7 +276,7 @@ def make_all(pipe: TextToVideo, recipes: list[Recipe], folder: Path) -> None:
         video, recipe = videos[number], recipes[number]
         if place % READ_AHEAD == 0:
             pipe.remember([recipe.negative_prompt, *(recipes[next_].prompt for next_ in missing[place : place + READ_AHEAD])])
-        make_one(pipe, recipe, video, label=f"{number + 1} of {len(recipes)}")
+        make_one(pipe, recipe, video, label=f"{number + 1} of {len(recipes)}", check=check)
         append_to_index(folder, video, recipe)
     write_index(folder, videos, recipes)  # in order, where what was missing lay between
     console.say(f"{there.count(False)} made, {there.count(True)} were there already")

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Batch, Consumes, Generator, Progress, Text
+from theseus_core.diffusion.caching import Cache
 from theseus_core.diffusion.discrete import Betas, DiscretePath
 from theseus_core.diffusion.guidance import guided, rising
 from theseus_core.diffusion.samplers import SAMPLERS
@@ -189,7 +190,7 @@ class Model(Generator):
             channels = width
         self.patch = config.patch * 2 ** max(0, len(config.levels) - 1)
         self.patch_frames = config.patch_frames
-        self.takes = ("image" if config.image_channels else "start", "dynamic_guidance")
+        self.takes = ("image" if config.image_channels else "start", "dynamic_guidance", "cache")
         token = config.patch_frames * config.patch**2  # latents that a token stands for
         self.patch_in = nn.Linear(channels * token, config.width)
         self.text_in = nn.Linear(config.text_width, config.width)
@@ -292,6 +293,7 @@ class Model(Generator):
         start: Tensor | None = None,
         strength: float = 1.0,
         dynamic_guidance: bool = False,
+        cache: Cache | None = None,
     ) -> Tensor:
         """See `Generator.sample` and `Generator.takes`.
 
@@ -318,6 +320,9 @@ class Model(Generator):
         def predict(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             return self.path.split(x, velocity(x, t).float(), t)
 
+        if cache is not None:
+            edges = [edge for edge in self.config.guidance_interval if 0 < edge < 1]
+            predict = cache.over(predict, self.path, visited, edges)
         return SAMPLERS[sampler](predict, noise, visited, self.path, progress)
 
     def _times(self, steps: int, device: torch.device) -> Tensor:
