@@ -182,10 +182,10 @@ def examine(folder: Path, changes: Tree, plan: Plan, prompts: int = 1) -> tuple[
     Raises:
         TheseusError: a damaged folder, or a size that the model cannot make.
     """
-    if is_adapted(folder):
-        return examine(base_folder(folder), merge(describe(folder)["defaults"], changes), plan, prompts)
-    released = is_released(folder)
     asked = merge(describe(folder)["defaults"], {key: value for key, value in changes.items() if value is not None})
+    if is_adapted(folder):
+        return examine(base_folder(folder), asked, plan, prompts)
+    released = is_released(folder)
     settings = validate(Settings, asked)
     tokenizer, generator = _blueprints(folder, released)
     tokenizer.check_size(settings.frames, settings.height, settings.width, generator.patch)
