@@ -320,10 +320,9 @@ class Model(Generator):
         def predict(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             return self.path.split(x, velocity(x, t).float(), t)
 
-        if cache is not None:
-            edges = [edge for edge in self.config.guidance_interval if 0 < edge < 1]
-            predict = cache.over(predict, self.path, visited, edges)
-        return SAMPLERS[sampler](predict, noise, visited, self.path, progress)
+        edges = [edge for edge in self.config.guidance_interval if 0 < edge < 1]
+        asked = predict if cache is None else cache.over(predict, self.path, visited, edges)
+        return SAMPLERS[sampler](asked, noise, visited, self.path, progress)
 
     def _times(self, steps: int, device: torch.device) -> Tensor:
         return self.path.times(steps, device) if isinstance(self.path, DiscretePath) else times(steps, self.config.shift, device)

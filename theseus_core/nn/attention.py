@@ -74,7 +74,7 @@ def _attend_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (part.contiguous() for part in (q * d**-0.5, k.transpose(2, 3), v))
     for i in range(b):
         for j in range(g):
-            for rows, into in zip(q[i, j].split(QUERIES_AT_ONCE), out[i, j].split(QUERIES_AT_ONCE), strict=True):
+            for rows, into in zip(*(torch.split(each[i, j], QUERIES_AT_ONCE) for each in (q, out)), strict=True):
                 into.copy_((rows @ k[i, j]).softmax(dim=-1) @ v[i, j])
     return out
 

@@ -36,7 +36,8 @@ def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def can_pack(device: torch.device) -> bool:
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and hasattr(_mkldnn(), "_reorder_linear_weight")
+    built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return device.type == "cpu" and bool(built) and hasattr(_mkldnn(), "_reorder_linear_weight")
 
 
 @torch.no_grad()
