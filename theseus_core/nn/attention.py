@@ -56,7 +56,8 @@ def spare_rows(x: Tensor, tokens: int) -> int:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q k^T / sqrt(K)) v on (B, G, S, K), keys where `mask` (B, S) is False left out."""
     k, v = k.to(q.dtype), v.to(q.dtype)
-    if q.device.type == "cpu" and mask is None and not torch.is_grad_enabled() and q.shape[2] >= TOKENS_BY_HEAD:
+    in_loops = mask is None and q.shape[2] >= TOKENS_BY_HEAD and not torch.compiler.is_compiling()  # a compiler would unroll them
+    if q.device.type == "cpu" and in_loops and not torch.is_grad_enabled():
         return _attend_by_head(q, k, v)
     if q.device.type == "cpu":
         return torch.cat([_attend_dense(part, k, v, mask) for part in torch.split(q, QUERIES_AT_ONCE, dim=2)], dim=2)
