@@ -55,8 +55,9 @@ class Adapters(Trainable):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """What `to` does, for the generator too: under torchrun each rank has its own device."""
-        self.generator._apply(fn, recurse)
-        return super()._apply(fn, recurse)
+        self.generator._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def train(self, mode: bool = True) -> Self:
         self.generator.train(mode)
