@@ -1,7 +1,7 @@
 """Fetching the GIFs of a table: several at a time, each under a temporary name until it is whole, and no dead link asked twice.
 
 What cannot be used (a page or a picture in place of a GIF, a still, a link that is gone) is remembered in `dropped.tsv` beside the
-GIFs, with the reason; what failed for another reason (no network, a busy server) is tried again by the next start. Started again, it
+GIFs, with the reason; what failed for another reason (no network, a busy server) is tried again by the next start, which
 goes on with what is missing.
 """
 

@@ -63,8 +63,15 @@ class FrameFilm:
         assert isinstance(decoder, VideoCodecContext)
         decoder.thread_type = "NONE"
         decoder.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
-        frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
+        try:
+            frames = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
+        except MemoryError:
+            raise
+        except (av.FFmpegError, EOFError) as error:
+            raise Rejected("damaged", self._said(path) or f"{path.name}: {type(error).__name__}") from error
         if len(frames) != 1 or frames[0].is_corrupt or self._complaints:
-            said = f": {' '.join(self._complaints[0][2].split())}" if self._complaints else ""
-            raise Rejected("damaged", f"{path.name}{said}")
+            raise Rejected("damaged", self._said(path) or path.name)
         return frames.pop()
+
+    def _said(self, path: Path) -> str:
+        return f"{path.name}: {' '.join(self._complaints[0][2].split())}" if self._complaints else ""

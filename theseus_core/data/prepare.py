@@ -239,9 +239,8 @@ def _finish(output: Path, described: Tree, ledger: Ledger, table_rows_left: int,
         partial = Dataset(output / PARTIAL, {"settings": {}, "fingerprint": ""}, records)
         shown = spread(range(len(records)), SHEET_CLIPS)
         draw_sheet([partial.read(index) for index in shown], output / PARTIAL / "contact_sheet.png")
-    publish(
-        output, records, rejected, {**described, "counts": counts, "captions": captions, "splits": dict(sorted(splits.items()))}
-    )
+    account = {"counts": counts, "captions": captions, "splits": dict(sorted(splits.items()))}
+    publish(output, records, rejected, {**described, **account})
     return _summary(output, read_description(output))
 
 

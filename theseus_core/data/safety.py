@@ -1,10 +1,9 @@
 """The safety layer of `prep`: a list of words for captions, and any image classifier of transformers for frames.
 
 What it does not catch. The list finds English words as they are spelt in `unsafe_words.txt`: no other language, no misspelling on
-purpose, no meaning that hides behind harmless words, no sarcasm and no symbol; and a caption says only what its writer thought worth
-saying. The classifier sees a few frames of every clip, as they are after cropping and resizing, and knows what it was trained on:
-what lies between the frames, what only the motion shows, and what it was never taught pass. Neither replaces a look at the
-contact sheet.
+purpose, no meaning that hides behind harmless words; and a caption says only what its writer thought worth saying. The classifier
+sees a few frames of every clip, as they are after cropping and resizing, and knows what it was trained on: what lies between those
+frames, what only the motion shows, and what it was never taught pass. Neither replaces a look at the contact sheet.
 """
 
 from __future__ import annotations
@@ -59,9 +58,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 def _any_of(words: Sequence[str]) -> re.Pattern[str]:
     longest_first = sorted(words, key=len, reverse=True)
-    parts = [
-        re.escape(word.rstrip("*")).replace(r"\ ", r"[\s-]+") + (r"\w*" if word.endswith("*") else "") for word in longest_first
-    ]
+    parts = [re.escape(word).replace(r"\ ", r"[\s-]+").replace(r"\*", r"\w*") for word in longest_first]
     return re.compile(rf"(?<!\w)(?:{'|'.join(parts)})(?!\w)")
 
 
@@ -151,12 +148,13 @@ class Classifier:
         images = [Image.fromarray(picture) for picture in pictures]
         with torch.inference_mode():
             logits = self._network(**self._processor(images=images, return_tensors="pt").to(self._device)).logits.float().cpu()
-        return logits.sigmoid() if self._many else logits.softmax(-1)
+        found: torch.Tensor = logits.sigmoid() if self._many else logits.softmax(-1)
+        return found
 
     @property
     def _many(self) -> bool:
         """Whether a picture may have several labels, each with a probability of its own."""
-        return self._network.config.problem_type == "multi_label_classification"
+        return bool(self._network.config.problem_type == "multi_label_classification")
 
     def _of_labels(self, scores: torch.Tensor) -> torch.Tensor:
         """(frames, unsafe labels) to the probability of any (frames,): labels that exclude one another add up."""
@@ -173,12 +171,12 @@ def _read(source: str) -> tuple[Any, Any]:
     import torch
     import transformers  # seconds to import, and only for those who ask for it
 
+    processors: Any = transformers.AutoImageProcessor
+    networks: Any = transformers.AutoModelForImageClassification
     try:
         with _without_bars() if Path(source).is_dir() else nullcontext():  # a download may take minutes, and shows itself
-            processor = transformers.AutoImageProcessor.from_pretrained(source)
-            network = transformers.AutoModelForImageClassification.from_pretrained(
-                source, dtype=torch.float32, use_safetensors=True
-            )
+            processor = processors.from_pretrained(source)
+            network = networks.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:  # what transformers raises for a missing file, a bad name, no network
         short = " ".join(str(error).split())[:160]
         hint = (

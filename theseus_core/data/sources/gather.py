@@ -48,7 +48,7 @@ def gather(sources: Sequence[Path], settings: PrepSettings, leave_out: Path) -> 
         leave_out: a folder that is not entered: the output.
 
     Raises:
-        TheseusError: a source does not exist, is not what it is taken for, or holds nothing; a setting means nothing to any of them.
+        TheseusError: a source does not exist, is not what it is taken for, or holds nothing; a setting means nothing to any.
     """
     kinds = [recognise(source) if settings.source == "auto" else settings.source for source in sources]
     _refuse_idle(settings, kinds)
@@ -105,11 +105,10 @@ def _read(source: Path, kind: Kind, settings: PrepSettings, leave_out: Path) -> 
     if not os.path.lexists(source):
         raise TheseusError(f"no such file or folder: {printable(source)}")
     if source.is_dir() and kind in ("tgif", "list"):
-        raise TheseusError(
-            f"--source {kind} takes a table, not a folder: {printable(source)}", hint="name the table; --files its folder"
-        )
+        message = f"--source {kind} takes a table, not a folder: {printable(source)}"
+        raise TheseusError(message, hint="name the table, and the folder of its files with --files")
     if not source.is_dir() and kind == "ucf101":
-        raise TheseusError(f"--source ucf101 takes a folder with a folder per class, not a file: {printable(source)}")
+        raise TheseusError(f"--source ucf101 takes a folder, not a file: {printable(source)}", hint="with a folder per class")
     match kind:
         case "tgif":
             return tgif.find(source, settings)

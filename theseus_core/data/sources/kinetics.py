@@ -1,4 +1,4 @@
-"""Kinetics-400, -600 and -700: annotations as CSV, and ten-second files named `ID_000010_000020.mp4`, flat or in a folder per label."""
+"""Kinetics-400, -600 and -700: annotations as CSV, and files named `ID_000010_000020.mp4`, flat or in a folder per label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of videos with their captions: .json (objects with `video_path` or `video_file`, and `text` or `description`), .jsonl, .csv, .tsv."""
+"""Lists of videos with their captions: .json (`video_path` or `video_file`, `text` or `description`), .jsonl, .csv, .tsv."""
 
 from __future__ import annotations
 

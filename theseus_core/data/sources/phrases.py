@@ -13,8 +13,9 @@ from theseus_core.errors import TheseusError
 PERSON = "a person"
 TEMPLATE = "{subject} {action}"
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z']+|\d+")
+_VOWEL = re.compile(r"(?!uni|uku)[aeiou]")
 _DOING = re.compile(r"[a-z]{2,}ing")
-_NO_DOING = {"string", "wing", "ring", "king", "thing", "spring", "ceiling", "building", "evening", "something", "morning"}
+_NO_DOING = {"string", "wing", "ring", "king", "thing", "spring", "ceiling", "evening", "something", "morning"}
 
 
 @cache
@@ -77,12 +78,8 @@ def _with_article(words: str) -> str:
     """ "juggling soccer ball" with its "a": after the last verb, where what is done to is one thing that can be counted."""
     split = words.split()
     verb = max(place for place, word in enumerate(split) if _DOING.fullmatch(word.lower()) and word not in _NO_DOING)
-    things = split[verb + 1 :]
-    if (
-        not things
-        or things[-1].lower() not in _known()["countable"]
-        or any(word in _known()["no_article_after"] for word in things)
-    ):
+    things, known = split[verb + 1 :], _known()
+    if not things or things[-1].lower() not in known["countable"] or any(word in known["no_article_after"] for word in things):
         return words
-    article = "an" if things[0][0].lower() in "aeiou" and things[0].lower() != "ukulele" else "a"
+    article = "an" if _VOWEL.match(things[0].lower()) else "a"
     return " ".join([*split[: verb + 1], article, *things])

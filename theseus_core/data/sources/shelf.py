@@ -1,4 +1,4 @@
-"""Files that a table names, found in a folder: each row's file with all its captions, and what is missing with the names next to it."""
+"""Files that a table names, found in a folder with all their captions; and what is missing, with the names next to it."""
 
 from __future__ import annotations
 

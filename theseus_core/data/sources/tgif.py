@@ -38,6 +38,14 @@ def read(table: Path) -> list[Row]:
     return rows
 
 
+def links(table: Path) -> dict[str, str]:
+    """The URL of every GIF, by its file name."""
+    urls: dict[str, str] = {}
+    for row in read(table):
+        urls.setdefault(gif_name(row.path), row.path)
+    return urls
+
+
 def gif_folder(table: Path, settings: PrepSettings) -> Path:
     """Where the GIFs lie: as asked, else in `gifs/` beside the table."""
     return Path(settings.files) if settings.files else table.parent / GIFS

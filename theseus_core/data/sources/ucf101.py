@@ -52,13 +52,14 @@ def _lists(folder: Path, settings: PrepSettings) -> Path | None:
 
 def _split(files: list[Found], lists: Path, fold: int, shelf: Shelf) -> tuple[list[Found], list[str]]:
     """The files in the splits of one pair of lists, and after them, as missing, what the lists name in vain."""
-    splits = _read(lists / f"testlist0{fold}.txt", "test")
-    splits = _read(lists / f"trainlist0{fold}.txt", "train") | splits  # what is in both is not trained on
+    train, test = (_read(lists / f"{name}list0{fold}.txt") for name in ("train", "test"))
+    splits = dict.fromkeys(train, "train") | dict.fromkeys(test, "test")  # what is in both is not trained on
     found = [replace(file, split=splits.get(last_part(file.name))) for file in files]
     there = {last_part(file.name) for file in files}
-    missing = [_missing(name, shelf) for name in splits if name not in there]
+    missing = [_missing(path, shelf) for name, path in (train | test).items() if name not in there]
     if len(missing) == len(splits):
-        raise TheseusError(f"none of the {len(splits)} files in the lists of {lists} is in: {shelf.folder}", hint=missing[0].name)
+        hint = f"the first: {missing[0].name}" if missing else "they are empty"
+        raise TheseusError(f"none of the {len(splits)} files in the lists of {lists} is in: {shelf.folder}", hint=hint)
     notes = [f"official lists number {fold} in {printable(lists)}"]
     if unlisted := sum(file.split is None for file in found):
         notes.append(f"{unlisted:,} files are in neither list")
@@ -66,12 +67,13 @@ def _split(files: list[Found], lists: Path, fold: int, shelf: Shelf) -> tuple[li
 
 
 def _missing(name: str, shelf: Shelf) -> Found:
-    return Found(shelf.folder / name, printable(name), problem=("missing", shelf.why_not(name)), caption_from="class")
+    return Found(shelf.folder / name, printable(name), problem=("missing", shelf.why_not(name)))
 
 
-def _read(path: Path, split: str) -> dict[str, str]:
-    lines = read_text(path, "official list").split("\n")
-    return {last_part(line.split()[0]): split for line in lines if line.strip()}
+def _read(path: Path) -> dict[str, str]:
+    """What a list names, with its folder, by the bare name."""
+    listed = [line.split()[0] for line in read_text(path, "official list").split("\n") if line.strip()]
+    return {last_part(name): name for name in listed}
 
 
 def _unknown_classes(lists: Path, folder: Path) -> list[str]:
