@@ -81,7 +81,7 @@ def test_ucf101_lists_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(TheseusError, match=r"no trainlist01.txt in"):
         run(source, splits=str(tmp_path))
     official(tmp_path / "ucfTrainTestlist", UCF[0], "")
-    with pytest.raises(TheseusError, match=r"cannot read the official list: .*testlist02.txt"):
+    with pytest.raises(TheseusError, match=r"cannot read the official list: .*trainlist02.txt"):
         run(source, fold=2)
     assert not (tmp_path / "out").exists()
 

@@ -51,6 +51,8 @@ def gather(sources: Sequence[Path], settings: PrepSettings, leave_out: Path) -> 
         TheseusError: a source does not exist, is not what it is taken for, or holds nothing; a setting means nothing to any.
     """
     kinds = [recognise(source) if settings.source == "auto" else settings.source for source in sources]
+    for source, kind in zip(sources, kinds, strict=True):
+        _check_place(source, kind)
     _refuse_idle(settings, kinds)
     if settings.template is not None:
         check_template(settings.template)
@@ -99,16 +101,21 @@ def _refuse_idle(settings: PrepSettings, kinds: Sequence[Kind]) -> None:
             raise TheseusError(f"--{name.replace('_', '-')} has no effect on sources of the kind {found}: {value}", hint=hint)
 
 
-def _read(source: Path, kind: Kind, settings: PrepSettings, leave_out: Path) -> tuple[list[Found], list[str]]:
-    if kind in ("clips", "frames"):
-        return folders.find([source], leave_out, frames=kind == "frames"), []
+def _check_place(source: Path, kind: Kind) -> None:
+    """Refuse a folder where `--source` asks for a table, and the other way round."""
     if not os.path.lexists(source):
         raise TheseusError(f"no such file or folder: {printable(source)}")
     if source.is_dir() and kind in ("tgif", "list"):
         message = f"--source {kind} takes a table, not a folder: {printable(source)}"
         raise TheseusError(message, hint="name the table, and the folder of its files with --files")
-    if not source.is_dir() and kind == "ucf101":
-        raise TheseusError(f"--source ucf101 takes a folder, not a file: {printable(source)}", hint="with a folder per class")
+    if not source.is_dir() and kind in ("ucf101", "frames"):
+        inside = "a folder per class" if kind == "ucf101" else "the pictures of a clip, or with such folders"
+        raise TheseusError(f"--source {kind} takes a folder, not a file: {printable(source)}", hint=f"one with {inside}")
+
+
+def _read(source: Path, kind: Kind, settings: PrepSettings, leave_out: Path) -> tuple[list[Found], list[str]]:
+    if kind in ("clips", "frames"):
+        return folders.find([source], leave_out, frames=kind == "frames"), []
     match kind:
         case "tgif":
             return tgif.find(source, settings)

@@ -49,6 +49,10 @@ def find(place: Path, settings: PrepSettings, leave_out: Path) -> tuple[list[Fou
     """
     template = settings.template or phrases.TEMPLATE
     tables = _annotations(place) if place.is_dir() else [place]
+    if tables == [place] and not is_annotation(place):
+        raise TheseusError(
+            f"not an annotation of Kinetics: {place}", hint=f"a .csv with the columns label, {', '.join(COLUMNS)}, split"
+        )
     if not tables:
         return _by_folders(place, template, leave_out), []
     folder = Path(settings.files) if settings.files else place if place.is_dir() else place.absolute().parent

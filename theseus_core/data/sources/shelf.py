@@ -16,6 +16,8 @@ from theseus_core.data.sources.tables import Row, last_part
 from theseus_core.errors import TheseusError
 from theseus_core.files import printable
 
+HELPED = 100  # missing names for which similar ones are looked up; where more are missing, it is not for a slip of the pen
+
 
 @dataclass
 class Shelf:
@@ -24,11 +26,13 @@ class Shelf:
     Attributes:
         key: what of a file's name a table gives: all of it, or the name without its ending.
         by_path: look at the path that a row names, too, before its bare name.
+        helped: how many missing names got similar ones so far.
     """
 
     folder: Path
     key: Callable[[str], str] = last_part
     by_path: bool = False
+    helped: int = 0
 
     @cached_property
     def names(self) -> dict[str, list[Path]]:
@@ -50,11 +54,12 @@ class Shelf:
         return paths[0] if len(paths) == 1 else None
 
     def why_not(self, name: str) -> str:
-        """What is wrong with a row that `take` finds no file for, and which names come near."""
+        """What is wrong with a row that `take` finds no file for, and, for the first hundred, which names come near."""
         name = self.key(last_part(name))
         if len(paths := self.names.get(name, [])) > 1:
             return f"{len(paths)} files have this name, such as: {self._within(paths[0])}, {self._within(paths[1])}"
-        near = [self._within(self.names[close][0]) for close in self.nearest(name)]
+        self.helped += 1
+        near = [self._within(self.names[close][0]) for close in self.nearest(name)] if self.helped <= HELPED else []
         return f"not in {printable(self.folder.name or self.folder)}" + (f"; nearest: {', '.join(near)}" if near else "")
 
     def nearest(self, name: str) -> list[str]:
