@@ -78,7 +78,7 @@ def prep(
     source: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Files and folders of .gif .mp4 .webm .mov .avi .mkv, folders of frames, a table of TGIF, a list in .json .jsonl "
             ".csv .tsv, folders of UCF-101 or Kinetics.",
             show_default=False,

@@ -209,7 +209,9 @@ def _check_output(output: Path) -> None:
 
 def _finished(output: Path, described: Tree) -> Summary:
     there = read_description(output)
-    before = dump(PrepSettings()) | there["settings"]  # an earlier version had fewer settings
+    before = there["settings"]
+    if before.keys() <= PrepSettings.model_fields.keys():  # of this command, perhaps of a version that had fewer settings
+        before = dump(PrepSettings()) | before
     if before != described["settings"]:
         changed = [key for key, value in described["settings"].items() if before.get(key) != value]
         raise TheseusError(f"there is a dataset with other settings ({', '.join(changed)}): {output}", hint="name another with -o")

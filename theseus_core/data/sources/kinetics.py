@@ -25,8 +25,11 @@ def is_annotation(path: Path) -> bool:
     """Whether a file is a CSV with the columns of Kinetics."""
     if path.suffix.lower() != ".csv" or not path.is_file():
         return False
-    with path.open("rb") as file:
-        header = file.readline(4096).decode("utf-8-sig", errors="replace")
+    try:
+        with path.open("rb") as file:
+            header = file.readline(4096).decode("utf-8-sig", errors="replace")
+    except OSError:  # whoever reads it will say so
+        return False
     return set(COLUMNS) <= {cell.strip().lower() for cell in header.split(",")}
 
 
