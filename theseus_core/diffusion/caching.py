@@ -114,8 +114,8 @@ class Foretold:
 def parts_of_steps(schedule: Schedule, times: Tensor) -> dict[float, float]:
     """How much of the clip in x at the end of a step comes from the prediction at its beginning, by the time of the latter.
 
-    It is 1 at the first step, before which x is noise, and at the last; an early error is small in x, but not beside the little that
-    is there, and a layout is decided by that.
+    It is 1 at the first step, before which x is noise, and at the last; an early error is small in x, but not beside the little
+    that is there, and a layout is decided by that.
     """
     parts = {}
     for t, s in pairwise(times):
