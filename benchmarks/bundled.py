@@ -109,10 +109,20 @@ Measured on the files that `theseus evaluate` wrote and read back.
 {scores(found)}
 ## Limits
 
-- Anything outside the world comes out as the nearest thing inside it, or as nothing in particular.
+{unready(found)}- Anything outside the world comes out as the nearest thing inside it, or as nothing in particular.
 - Fine detail is soft: a token of the transformer stands for 32x32 pixels and four frames.
 - Other sizes and lengths than its own were never trained.
 """
+
+
+def unready(found: dict[str, Any]) -> str:
+    """A line that says what it cannot do yet, where it is wrong more often than right."""
+    weak = []
+    if found["shapes"]["scores"]["seen"]["all three"]["share"] < 0.5:
+        weak.append("shapes with the shape, colour and motion that were asked for")
+    scenes = found["scenes"]["scores"]["seen"]
+    weak += [key for key, score in scenes.items() if score["share"] < 0.5]
+    return f"- It was trained too briefly, and mostly fails at: {', '.join(weak)}.\n" if weak else ""
 
 
 def scores(found: dict[str, Any]) -> str:

@@ -142,7 +142,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "prompts": 16,
             "sampling": {"steps": 12, "guidance_scale": 3.0},
             "train": {
-                "steps": 9000,
+                "steps": 4600,
                 "batch_size": 16,
                 "lr": 3e-3,
                 "evaluate_every": 1000,
