@@ -17,7 +17,16 @@ from theseus_core.contracts import Progress, Text
 from theseus_core.data.clip import Clip
 from theseus_core.device import autocast, dtype_name, pick_device, pick_dtype
 from theseus_core.errors import TheseusError
-from theseus_core.model_folder import Parts, Settings, find_model, load_model, load_tokenizer, save_model, save_tokenizer
+from theseus_core.model_folder import (
+    CodeSettings,
+    Parts,
+    Settings,
+    find_model,
+    load_model,
+    load_tokenizer,
+    save_model,
+    save_tokenizer,
+)
 from theseus_core.quantize import Quantized, check_mode
 from theseus_core.quantize import quantize as quantize_layers
 
@@ -91,7 +100,33 @@ class TextToVideo:
             Settings, merge(self.defaults.model_dump(), {key: value for key, value in changes.items() if value is not None})
         )
         self.tokenizer.check_size(settings.frames, settings.height, settings.width, self.generator.patch)
+        self._refuse_what_has_no_effect(settings, changes.get("steps"))
         return settings
+
+    def _refuse_what_has_no_effect(self, settings: Settings, steps: int | None) -> None:
+        foreign = [name for name in _of_codes(settings) if name not in self.generator.takes]
+        if foreign:
+            raise TheseusError(f"this model draws no codes, and takes no: --{foreign[0].replace('_', '-')}", hint="leave it out")
+        if settings.sampler in self.generator.stepless and steps not in (None, self.defaults.steps):
+            hint = "leave --steps out, or choose another --sampler"
+            raise TheseusError(
+                f"{settings.sampler} takes a step for each code, and cannot be asked for: --steps {steps}", hint=hint
+            )
+
+    def can_be_given(self, count: int, frames: int) -> int:
+        """How many of `count` first frames a video of so many can continue: at least one latent is left to make.
+
+        Raises:
+            TheseusError: none, or the model continues no clips.
+        """
+        if "given" not in self.generator.takes:
+            hint = "a model that writes codes does: theseus train transformer --family autoregressive"
+            raise TheseusError("this model makes videos of words alone, and takes no: --first-frames", hint=hint)
+        every = self.tokenizer.time_factor
+        most = min(count, frames - every)
+        if most < 1:
+            raise TheseusError(f"there is nothing to continue in a video of so few frames: {frames}", hint=f"--frames {1 + every}")
+        return most - (most - 1) % every
 
     def generate(
         self,
@@ -107,8 +142,17 @@ class TextToVideo:
         negative_prompt: str = "",
         latents: Tensor | None = None,
         progress: Progress | None = None,
+        *,
+        first_frames: NDArray[np.uint8] | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
     ) -> Clip:
-        """Make one clip; what is None is taken from `defaults`. See `sample` for the rest."""
+        """Make one clip; what is None is taken from `defaults`. See `sample` for the rest.
+
+        Args:
+            first_frames: (T', H, W, 3) uint8, what the clip begins with.
+        """
         video = self.sample(
             [prompt],
             latents=latents,
@@ -121,6 +165,10 @@ class TextToVideo:
             height=height,
             width=width,
             progress=progress,
+            first_frames=None if first_frames is None else to_video(first_frames)[None],
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
         )
         return Clip(to_frames(video[0]), fps=self.settings(fps=fps).fps, caption=prompt)
 
@@ -139,6 +187,10 @@ class TextToVideo:
         height: int | None = None,
         width: int | None = None,
         progress: Progress | None = None,
+        first_frames: Tensor | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
     ) -> Tensor:
         """Make a video of each prompt.
 
@@ -147,6 +199,8 @@ class TextToVideo:
             seed: one for all prompts, or one for each. A video depends on its own prompt and seed alone, not on its batch.
             negative_prompt: what guidance leads away from.
             progress: called with (done, total) after each step.
+            first_frames: (1 or B, 3, T', H, W), what the videos begin with; T' as `can_be_given` says.
+            temperature, top_k, top_p: how codes are drawn; see `CodeSettings`.
 
         Returns:
             (B, C, T, H, W) float in [-1, 1], on the CPU.
@@ -157,7 +211,15 @@ class TextToVideo:
         if isinstance(prompts, str) or not prompts:
             raise TheseusError(f"not a list of prompts: {prompts!r}", hint='for example ["a waterfall"]')
         settings = self.settings(
-            steps=steps, guidance_scale=guidance_scale, sampler=sampler, frames=frames, height=height, width=width
+            steps=steps,
+            guidance_scale=guidance_scale,
+            sampler=sampler,
+            frames=frames,
+            height=height,
+            width=width,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
         )
         if negative_prompt and settings.guidance_scale == 1:
             raise TheseusError(f"a negative prompt has an effect only with guidance: {negative_prompt}", hint="--guidance above 1")
@@ -165,6 +227,9 @@ class TextToVideo:
             raise TheseusError(f"latents decide the size, and cannot be asked for another: {frames} x {height} x {width}")
         noise = self._noise(settings, seed, len(prompts)) if latents is None else self._checked(latents, len(prompts))
         with autocast(self.device, self.dtype):
+            more: dict[str, Any] = _of_codes(settings)
+            if first_frames is not None:
+                more["given"] = self._given(first_frames, noise)
             text, negative = self._encode(list(prompts), negative_prompt)
             made = self._at_work(self.generator).sample(
                 noise.to(self.device),
@@ -174,6 +239,7 @@ class TextToVideo:
                 guidance_scale=settings.guidance_scale,
                 sampler=settings.sampler,
                 progress=progress,
+                **more,
             )
             chunk = DECODED_AT_ONCE if made.shape[2] > DECODED_AT_ONCE else None
             video = self._at_work(self.tokenizer).decode(made, chunk=chunk).float().cpu()
@@ -202,6 +268,16 @@ class TextToVideo:
             raise TheseusError(f"latents of a wrong shape: {shape}", hint=f"this model and these prompts take {want}")
         return latents.float()
 
+    def _given(self, first_frames: Tensor, noise: Tensor) -> Tensor:
+        """The latents (B, Z, t', h, w) of the first frames."""
+        count, factor = first_frames.shape[2], self.tokenizer.time_factor
+        if self.can_be_given(count, 1 + (noise.shape[2] - 1) * factor) != count:
+            raise TheseusError(f"a video of {noise.shape[2]} latent frames cannot begin with so many frames: {count}")
+        given = self._at_work(self.tokenizer).encode(first_frames.to(self.device))
+        if given.shape[3:] != noise.shape[3:]:
+            raise TheseusError(f"the first frames are of another size than the video: {tuple(first_frames.shape[3:])}")
+        return given.expand(len(noise), -1, -1, -1, -1)
+
     def _encode(self, prompts: list[str], negative_prompt: str) -> tuple[Text, Text]:
         encoder = self._at_work(self.text_encoder)
         text = encoder(encoder.tokenize(prompts).to(self.device))
@@ -211,6 +287,11 @@ class TextToVideo:
         if self.offload == "model":
             offloading.bring_alone(part, [self.text_encoder, self.generator, self.tokenizer], self.device)
         return part
+
+
+def _of_codes(settings: Settings) -> dict[str, Any]:
+    """Those of the settings of codes that are given."""
+    return {name: value for name in CodeSettings.model_fields if (value := getattr(settings, name)) is not None}
 
 
 def starting_noise(shape: tuple[int, ...], seeds: Sequence[int]) -> Tensor:

@@ -17,13 +17,13 @@ from theseus_core.data.clip import Clip
 from theseus_core.device import dtype_name
 from theseus_core.errors import TheseusError
 from theseus_core.files import read_json, read_lines, replacing, write_json
-from theseus_core.model_folder import Settings, find_model, fingerprint
+from theseus_core.model_folder import CodeSettings, Settings, find_model, fingerprint
 from theseus_core.pipeline import TextToVideo
-from theseus_core.render.video import sidecar_path
+from theseus_core.render.video import read, sidecar_path
 from theseus_core.versions import versions
 
 
-class Recipe(Config):
+class Recipe(CodeSettings):
     """What decides a video."""
 
     prompt: str
@@ -36,6 +36,8 @@ class Recipe(Config):
     steps: int
     guidance_scale: float
     sampler: str
+    first_frames: str = Field("", description="the file of a clip that it begins with")
+    first_frames_hash: str = Field("", description="`content_hash` of that file")
     model: str = Field(description="as it was named: a run, a folder, a bundled or a hub name")
     model_hash: str = Field(description="`model_folder.fingerprint` of its weights and configurations")
     device: str
@@ -80,6 +82,21 @@ def load(recipe: Recipe) -> TextToVideo:
     return TextToVideo.load(recipe.model, recipe.device, recipe.dtype, recipe.quantize, recipe.offload, recipe.compile)
 
 
+def first_frames(pipe: TextToVideo, recipe: Recipe) -> NDArray[np.uint8] | None:
+    """Those (T', H, W, 3) that the clip of a recipe begins with: as many as fit of the file that it names; None without one.
+
+    Raises:
+        TheseusError: the file is no video or is another than then, or the model continues no clips.
+    """
+    if not recipe.first_frames:
+        return None
+    path = Path(recipe.first_frames)
+    frames = read(path, recipe.frames, (recipe.height, recipe.width)).frames
+    if content_hash(path) != recipe.first_frames_hash:
+        raise TheseusError(f"the clip to continue has changed since: {path}", hint=f"its hash was {recipe.first_frames_hash}")
+    return frames[: pipe.can_be_given(len(frames), recipe.frames)]
+
+
 def make(pipe: TextToVideo, recipe: Recipe, progress: Progress | None = None) -> Clip:
     """The clip that a recipe describes, by a pipeline loaded as the recipe says."""
     return pipe.generate(
@@ -94,6 +111,10 @@ def make(pipe: TextToVideo, recipe: Recipe, progress: Progress | None = None) ->
         sampler=recipe.sampler,
         negative_prompt=recipe.negative_prompt,
         progress=progress,
+        first_frames=first_frames(pipe, recipe),
+        temperature=recipe.temperature,
+        top_k=recipe.top_k,
+        top_p=recipe.top_p,
     )
 
 

@@ -25,8 +25,12 @@ from theseus_cli.options import (
 from theseus_core.errors import TheseusError
 
 if TYPE_CHECKING:
+    from theseus_core.config import Tree
     from theseus_core.pipeline import TextToVideo
     from theseus_core.recipe import Recipe
+
+
+CODES = "Models that write codes"  # a panel of the help text
 
 
 def generate(
@@ -58,7 +62,24 @@ def generate(
     guidance: Annotated[
         float | None, typer.Option("--guidance", help="How strictly to follow the prompt; 1 is none.", show_default="the model's")
     ] = None,
-    sampler: Annotated[str | None, typer.Option("--sampler", help="The sampling algorithm.", show_default="the model's")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            "--sampler", "--decoder", help="The sampling algorithm; of codes: masked, causal.", show_default="the model's"
+        ),
+    ] = None,
+    first_frames: Annotated[
+        Path | None, typer.Option("--first-frames", help="A clip to continue, by a model that writes codes.", show_default=False)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="How freely codes are drawn: 1 as learned, 0 not.", rich_help_panel=CODES)
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", help="Draw from so many likeliest codes; 0 from all.", rich_help_panel=CODES)
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option("--top-p", help="Draw from the codes that together are so likely.", rich_help_panel=CODES)
+    ] = None,
     frames: Annotated[int | None, typer.Option("--frames", help="Number of frames.", show_default="the model's")] = None,
     size: Annotated[str | None, typer.Option("--size", help="128, or WIDTHxHEIGHT: 720x480.", show_default="the model's")] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Frames a second of the file.", show_default="the model's")] = None,
@@ -75,7 +96,7 @@ def generate(
     refuse_undecodable(*asked, negative_prompt, str(target))
     height, width = parse_size(size) if size else (None, None)
     changes = {"frames": frames, "height": height, "width": width, "fps": fps, "steps": steps, "sampler": sampler}
-    changes |= {"guidance_scale": guidance}
+    changes |= {"guidance_scale": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
 
     from theseus_core.config import validate
     from theseus_core.model_folder import default_model
@@ -86,6 +107,8 @@ def generate(
     name = model or default_model()
     pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile)
     common = describe(pipe, name, pipe.settings(**changes), quantize.value, offload.value, compile)
+    if first_frames is not None:
+        common |= continued(pipe, first_frames, common)
     recipes = [
         validate(Recipe, common | {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed + number})
         for prompt in asked
@@ -118,6 +141,19 @@ def choose_output(output: Path | None, prompts: list[str], several: bool) -> Pat
     return output
 
 
+def continued(pipe: TextToVideo, path: Path, settings: Tree) -> Tree:
+    """What a recipe says of a clip to continue; says how much of it will be."""
+    from theseus_core.recipe import content_hash
+    from theseus_core.render.video import read
+
+    refuse_undecodable(str(path))
+    size = settings["height"], settings["width"]
+    found = len(read(path, settings["frames"], size).frames)
+    used = pipe.can_be_given(found, settings["frames"])
+    console.say(f"continuing the first {used} frames of {path}, {settings['frames'] - used} are new")
+    return {"first_frames": str(path), "first_frames_hash": content_hash(path)}
+
+
 def refuse_undecodable(*words: str) -> None:
     """Refuse, before any work is done, what could not be written into the JSON beside a video: bytes that are not UTF-8."""
     from theseus_core.files import printable
@@ -146,7 +182,8 @@ def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
     from theseus_core.model_folder import find_model, unfinished
 
     shape = f"{recipe.frames} frames of {recipe.width}x{recipe.height} at {recipe.fps:g} fps"
-    how = f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}"
+    steps = "" if recipe.sampler in pipe.generator.stepless else f"{recipe.steps} steps of "
+    how = f"{steps}{recipe.sampler}, guidance {recipe.guidance_scale:g}"
     console.say(f"model: {recipe.model} on {recipe.device} in {recipe.dtype}: {shape}, {how}")
     if so_far := unfinished(find_model(recipe.model)):
         console.say(f"its training has not ended, this is how it is after {so_far}")

@@ -86,13 +86,13 @@ def random_features(seed: int = 0) -> Features:
 
 
 def _vgg16(path: Path) -> Features:
-    from torchvision.models import vgg16
+    from torchvision.models.vgg import cfgs, make_layers
 
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise TheseusError(f"not a file of weights: {path}", hint="a .safetensors file with torchvision's VGG16") from error
-    layers = vgg16(weights=None, init_weights=False).features
+    layers = make_layers(cfgs["D"])
     wanted = {key for key in layers.state_dict() if int(key.split(".")[0]) <= max(TAPS)}
     found = {key.removeprefix("features."): tensor for key, tensor in weights.items()}
     if lacking := sorted(wanted - found.keys()):
@@ -120,9 +120,7 @@ def _downloaded() -> Path:
     try:
         return Path(hf_hub_download(VGG16, "model.safetensors"))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise TheseusError(
-            f"the weights of the perceptual loss cannot be downloaded: {VGG16}/model.safetensors", hint=_WAYS
-        ) from error
+        raise TheseusError(f"cannot download the weights of the perceptual loss: {VGG16}/model.safetensors", hint=_WAYS) from error
 
 
 def _given(name: str) -> Path:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 AT_ONCE = 16_384  # vectors whose distances to all codes are in memory together
 SAMPLED = 4096  # vectors that the diversity is measured on
+SOFTNESS = 0.1  # of the choice that the diversity is measured by, in units of the mean squared distance
 RARE = 0.01  # a code in use is taken at least so often, in units of the mean
 
 
@@ -133,11 +134,11 @@ class Quantizer(nn.Module):
         return nearest(z.flatten(0, -2), book).view(z.shape[:-1])
 
     def _diversity(self, z: Tensor) -> Tensor:
-        """How unevenly the codes are chosen, softly: what is half as far again as the nearest counts much less."""
+        """How unevenly the codes are chosen, softly, so that it has a gradient."""
         z = z[:: max(1, len(z) // SAMPLED)]
         book = (F.normalize(self.codebook, dim=-1) if self.cosine else self.codebook).detach()
         apart = z.square().sum(-1, keepdim=True) - 2 * z @ book.T + book.square().sum(-1)  # (n, V)
-        unit = apart.detach().amin(dim=-1).mean().clamp_min(1e-3)
+        unit = SOFTNESS * apart.detach().mean().clamp_min(1e-6)
         chosen = (-apart / unit).softmax(dim=-1).mean(0)  # (V,)
         return 1 - entropy(chosen) / math.log(self.size)
 
@@ -165,7 +166,8 @@ class Quantizer(nn.Module):
             assert self._summed is not None
             self.mass.lerp_(counted / total, 1 - self.decay)
             self.sums.lerp_(_over_ranks(self._summed) / total, 1 - self.decay)
-            self._write(self.sums / self.mass.clamp_min(1e-12)[:, None])
+            known = (self.mass > 1e-8)[:, None]  # of what was never taken the average has faded
+            self._write(torch.where(known, self.sums / self.mass.clamp_min(1e-8)[:, None], self.codebook))
         if self.restart_after and self._others is not None:
             self._restart(self._others)
         self._counted = self._summed = self._others = None

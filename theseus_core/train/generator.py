@@ -17,7 +17,7 @@ from theseus_core.data.loader import Draw, common_size, split
 from theseus_core.data.shards import Clips
 from theseus_core.device import autocast, pick_device, pick_dtype
 from theseus_core.errors import TheseusError
-from theseus_core.model_folder import Parts, Settings, check_match, load_tokenizer, save_model
+from theseus_core.model_folder import Parts, Settings, check_kind, check_match, load_tokenizer, save_model, widths_of
 from theseus_core.pipeline import TextToVideo
 from theseus_core.quantize import check_mode, quantize
 from theseus_core.registry import build, configure, family
@@ -73,12 +73,12 @@ def train_generator(
 
     def evaluate(model: Trainable, step: int) -> Scores:
         with autocast(device, dtype):
-            losses = [model.losses(batch.to(device), model.phases[-1])["loss"].item() for batch in measured]
+            losses = [model.losses(batch.to(device), model.phases[-1]) for batch in measured]
         pipe = TextToVideo(_with_trained(parts, model), device, dtype)
         _draw_samples(pipe, shown, output / "samples" / f"step-{step:06d}")
         save(model, step)  # to try what is trained so far
         plot(output)
-        return {"loss": sum(losses) / len(losses)}
+        return {name: sum(each[name].item() for each in losses) / len(losses) for name in losses[0]}
 
     trainer = Trainer(
         Conditioned.of(parts.generator, parts.text_encoder),
@@ -134,7 +134,10 @@ def _quantize_text(text_encoder: TextEncoder, mode: str, device: torch.device, d
 
 
 def _generator(run: TransformerRun, tokenizer: VideoTokenizer, text_encoder: TextEncoder) -> Generator:
-    fitting = {"latent_channels": tokenizer.latent_channels, "text_width": text_encoder.width}
+    module = family("generators", run.family)
+    check_kind(module.Model.consumes, tokenizer)
+    decided = {**widths_of(tokenizer), "text_width": text_encoder.width}
+    fitting = {key: value for key, value in decided.items() if key in module.Config.model_fields}
     for key, value in run.model.items():
         if key in fitting and value != fitting[key]:
             raise TheseusError(f"model.{key} is set by what feeds the generator, {fitting[key]}, and cannot be: {value}")

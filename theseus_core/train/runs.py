@@ -15,7 +15,9 @@ from theseus_core.data.shards import Clips, Dataset
 from theseus_core.data.sources.world import NAME as WORLD
 from theseus_core.data.sources.world import Drawn, WorldClips
 from theseus_core.errors import TheseusError, nearest
+from theseus_core.model_folder import CodeSettings
 from theseus_core.presets import PRESETS
+from theseus_core.registry import Group, family
 from theseus_core.render.plots import curves
 from theseus_core.train.checkpoint import Note
 from theseus_core.train.config import TrainConfig
@@ -34,7 +36,7 @@ def _transformer_training() -> TrainConfig:
     return TrainConfig(steps=5000, batch_size=16, optimizer="muon", lr=2e-3, evaluate_every=500)
 
 
-class Sampling(Config):
+class Sampling(CodeSettings):
     """How videos are made of the trained model, unless the user says otherwise."""
 
     steps: int = Field(20, ge=1, description="evaluations of the generator")
@@ -78,19 +80,21 @@ class TransformerRun(Run):
     train: TrainConfig = Field(default_factory=_transformer_training, description="the trainer's settings")
 
 
+GROUPS: dict[str, Group] = {"vae": "tokenizers", "transformer": "generators"}
 RUNS: dict[str, type[VaeRun] | type[TransformerRun]] = {"vae": VaeRun, "transformer": TransformerRun}
 
 
 def configure_run(kind: str, preset: str, *changes: Tree) -> Any:
-    """A run's settings: the defaults, a preset over them, and every change over that, in order.
+    """A run's settings: the defaults, those of the family (its `RUN`), a preset over them, and every change, in order.
 
     Raises:
-        TheseusError: no such preset, an unknown key, or a value out of its range.
+        TheseusError: no such preset or family, an unknown key, or a value out of its range.
     """
     if preset not in PRESETS[kind]:
         raise TheseusError(f"train {kind} has no preset: {preset}", hint=nearest(preset, sorted(PRESETS[kind])))
-    run = RUNS[kind]
-    return validate(run, merge(dump(run()), PRESETS[kind][preset], *changes))
+    defaults, given = dump(RUNS[kind]()), merge(PRESETS[kind][preset], *changes)
+    own = getattr(family(GROUPS[kind], str(given.get("family", defaults["family"]))), "RUN", {})
+    return validate(RUNS[kind], merge(defaults, own, given))
 
 
 @dataclass(frozen=True)
