@@ -111,12 +111,12 @@ def test_both_ways_learn_a_clip_by_heart(model: Model) -> None:
     model = autoregressive.Model(model.config.model_copy(update={"choice_temperature": 0.0})).train()
     batch = Batch(latents=codes(1), text=words(1))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(90):
         loss = model.losses(batch, "model")["loss"]
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    assert loss < 0.3
+    assert loss < 0.45
     for sampler in model.eval().samplers:
         written = model.sample(torch.randn(1, 1, *GRID), words(1), words(1), steps=6, guidance_scale=1, sampler=sampler)
         assert (written == codes(1)).float().mean() > 0.9, sampler
@@ -127,10 +127,12 @@ def test_what_is_hidden_is_never_nothing_and_first_frames_may_be_shown_whole(mod
     hidden = model._hide(400, GRID, torch.device("cpu"))
     shares = hidden.float().mean(1)
     assert hidden.any(1).all() and shares.max() == 1 and 0.5 < shares.mean() < 0.75
-    frames = hidden.view(400, 2, 12).any(2)
-    assert frames[:, 1].all() or not frames[~frames[:, 1]].any()
-    shown = ~frames[:, 0] & (hidden.view(400, 2, 12)[:, 1].float().mean(1) > 0.5)
-    assert 10 < shown.sum() < 80  # a fifth of the clips, of which half show a frame
+    whole = []
+    for continued in (0.0, 1.0):
+        model.config = model.config.model_copy(update={"continued": continued})
+        frames = model._hide(400, GRID, torch.device("cpu")).view(400, 2, 12)
+        whole.append((~frames[:, 0].any(1) & (frames[:, 1].sum(1) > 6)).float().mean().item())
+    assert whole[0] == 0 and 0.2 < whole[1] < 0.5  # no frame or one is shown, and behind it more than half are hidden
 
 
 def test_a_model_trained_one_way_knows_no_other(model: Model) -> None:

@@ -53,7 +53,8 @@ HoldOutOption = Annotated[
     typer.Option("--hold-out", help='Of the world: never show "circle moving up-right". May be given again.', rich_help_panel=RUN),
 ]
 PresetOption = Annotated[
-    str, typer.Option("--preset", help="debug, tiny, small, base, ten-clips, shapes, world, codes, shapes-codes.", rich_help_panel=RUN)
+    str,
+    typer.Option("--preset", help="debug, tiny, small, base, ten-clips, shapes, world; codes, shapes-codes.", rich_help_panel=RUN),
 ]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="A YAML file laid over the preset; every key is obeyed.", rich_help_panel=RUN)

@@ -24,7 +24,7 @@ from theseus_core.contracts import Batch, Consumes, Generator, Progress, Text
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.nn.attention import Rotation, rotary_3d, unrotated
 from theseus_core.nn.embeddings import sincos_3d
-from theseus_core.nn.prefix import PrefixBlock, Room
+from theseus_core.nn.prefix import PrefixBlock, RMSNorm, Room
 
 Way = Literal["causal", "masked"]
 Grid = tuple[int, int, int]
@@ -91,7 +91,7 @@ class Model(Generator):
         self.codes = nn.Embedding(config.codebook_size + 2, config.width)
         self.text_in = nn.Linear(config.text_width, config.width)
         self.blocks = nn.ModuleList(PrefixBlock(config.width, config.heads, config.expansion) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.norm = RMSNorm(config.width, eps=1e-6)
         self.head = nn.Linear(config.width, config.codebook_size)
         nn.init.zeros_(self.head.weight)  # training starts at ln V
         nn.init.zeros_(self.head.bias)
@@ -148,7 +148,7 @@ class Model(Generator):
     def _words(self, text: Text) -> Tensor:
         assert text.embeddings is not None
         words: Tensor = self.text_in(text.embeddings)  # (B, L, D)
-        return words
+        return words.float()  # as the codes are, also where they are read alone
 
     def _embedded(self, inputs: Tensor, grid: Grid, start: int = 0) -> Tensor:
         """(B, n) codes, or what stands for them, at the places from `start` on: (B, n, D)."""

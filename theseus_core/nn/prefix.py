@@ -16,6 +16,14 @@ from theseus_core.nn.attention import QUERIES_AT_ONCE, Rotation, rotate
 from theseus_core.nn.causal import GatedMLP
 
 
+class RMSNorm(nn.RMSNorm):
+    """The layer of torch, in the precision of what comes: its fused kernel takes one precision alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.weight is not None
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Room:
     """The keys and values of one layer (B, G, `length`, K), allocated once and written in place."""
 
@@ -45,8 +53,8 @@ class PrefixAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.query_norm = nn.RMSNorm(width // heads, eps=1e-6)
-        self.key_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.query_norm = RMSNorm(width // heads, eps=1e-6)
+        self.key_norm = RMSNorm(width // heads, eps=1e-6)
         self.out = nn.Linear(width, width, bias=False)
         nn.init.zeros_(self.out.weight)  # a block starts as the identity
 
@@ -79,9 +87,9 @@ class PrefixBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, expansion: float) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(width, eps=1e-6)
+        self.attention_norm = RMSNorm(width, eps=1e-6)
         self.attention = PrefixAttention(width, heads)
-        self.mlp_norm = nn.RMSNorm(width, eps=1e-6)
+        self.mlp_norm = RMSNorm(width, eps=1e-6)
         self.mlp = GatedMLP(width, int(width * expansion))
         nn.init.zeros_(self.mlp.down.weight)
 
