@@ -10,6 +10,10 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from theseus_core.contracts import Batch
+from theseus_core.data.clip import Clip
+from theseus_core.data.encode import LatentCache
+from theseus_core.data.loader import window
+from theseus_core.data.writer import write_dataset
 from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr
 from theseus_core.nn.features import feature_net, unlikeness
@@ -181,7 +185,7 @@ def test_what_is_trained_on_is_what_comes_out(time_factor: int) -> None:
 def test_chunks_change_nothing_and_nothing_comes_from_the_future(time_factor: int) -> None:
     model = tokenizer(time_factor=time_factor).eval()
     for block in [*model.encoder.trunk.blocks, *model.decoder.trunk.blocks]:
-        torch.nn.init.normal_(block.conv.space.weight, std=0.2)  # type: ignore[union-attr, arg-type]
+        torch.nn.init.normal_(block.conv.space.weight, std=0.2)
     video = clips(1, frames=9)
     with torch.no_grad():
         codes = model.encode(video)
@@ -235,6 +239,19 @@ def test_the_diversity_term_fades() -> None:
         found.append((losses["loss"] / losses["diversity"]).item())
         model.after_step()
     assert found == pytest.approx([1, 0.5, 0])
+
+
+def test_codes_come_from_the_cache_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tokenizer().eval()
+    frames = [(clip.permute(1, 2, 3, 0) * 127.5 + 127.5).round().to(torch.uint8).numpy() for clip in clips(2)]
+    dataset = write_dataset(tmp_path / "dataset", [Clip(each, 8.0, "a square") for each in frames], {"size": [32, 32]})
+    cache = LatentCache(dataset, model, 5, 1, CPU, torch.float32)
+    expected = [model.encode(window(dataset.read(clip).frames, 5)[None])[0] for clip in range(2)]
+    monkeypatch.setattr(model, "encode", lambda *_: pytest.fail("encoded again"))
+    again = LatentCache(dataset, model, 5, 1, CPU, torch.float32)
+    for clip in range(2):
+        assert again.read(clip, 0.0).dtype == torch.int64 and torch.equal(again.read(clip, 0.0), expected[clip])
+    assert again.folder == cache.folder
 
 
 def test_sizes_and_latents_that_do_not_fit_are_refused() -> None:

@@ -100,7 +100,9 @@ class Model(Generator):
 
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         assert batch.latents is not None and batch.text is not None
-        losses = {way: getattr(self, f"_{way}_loss")(batch.latents, batch.text) for way in self.config.ways}
+        losses: dict[str, Tensor] = {}
+        for way in self.config.ways:
+            losses[way] = (self._causal_loss if way == "causal" else self._masked_loss)(batch.latents, batch.text)
         return {"loss": torch.stack(list(losses.values())).mean(), **losses}
 
     def _causal_loss(self, latents: Tensor, text: Text) -> Tensor:
@@ -136,7 +138,7 @@ class Model(Generator):
         """(B, N) codes as the network sees them to (B, N, V)."""
         words = self._words(text)
         length = words.shape[1]
-        x = torch.cat([words, self._embedded(inputs, grid)], dim=1)  # (B, L + N, D)
+        x = torch.cat([words, self._embedded(inputs, self._places(grid, inputs.device))], dim=1)  # (B, L + N, D)
         mask = F.pad(text.mask, (0, inputs.shape[1]), value=True)  # (B, L + N)
         turns = self._turns(grid, length, causal, inputs.device)
         for block in self.blocks:
@@ -150,11 +152,13 @@ class Model(Generator):
         words: Tensor = self.text_in(text.embeddings)  # (B, L, D)
         return words.float()  # as the codes are, also where they are read alone
 
-    def _embedded(self, inputs: Tensor, grid: Grid, start: int = 0) -> Tensor:
-        """(B, n) codes, or what stands for them, at the places from `start` on: (B, n, D)."""
-        places = sincos_3d(*grid, self.config.width, inputs.device)[start : start + inputs.shape[1]]
+    def _embedded(self, inputs: Tensor, places: Tensor) -> Tensor:
+        """(B, n) codes, or what stands for them, and what says where they are (n, D): (B, n, D)."""
         embedded: Tensor = self.codes(inputs) + places
         return embedded
+
+    def _places(self, grid: Grid, device: torch.device) -> Tensor:
+        return sincos_3d(*grid, self.config.width, device)
 
     def _turns(self, grid: Grid, length: int, causal: bool, device: torch.device) -> tuple[Rotation, Rotation]:
         """Rotations of queries and keys (L + N, K): a query is where its answer will be, a key is where its code is.
@@ -209,19 +213,19 @@ class Writing:
     """
 
     def __init__(self, model: Model, text: Text, negative: Text, guidance_scale: float, grid: Grid, causal: bool) -> None:
-        self.model, self.guidance_scale, self.grid, self.causal = model, guidance_scale, grid, causal
+        self.model, self.guidance_scale, self.causal = model, guidance_scale, causal
         words, mask = model._words(text), text.mask
         if guidance_scale != 1:
             words, mask = torch.cat([model._words(negative), words]), torch.cat([negative.mask, mask])
         self.length, self.count = words.shape[1], math.prod(grid)
         self.mask = F.pad(mask, (0, self.count), value=True)
-        self.turns = model._turns(grid, self.length, causal, words.device)
+        self.turns, self.places = model._turns(grid, self.length, causal, words.device), model._places(grid, words.device)
         self.rooms = [Room(self.length + self.count) for _ in model.blocks]
         self._through(words, 0)
 
     def logits(self, inputs: Tensor, start: int = 0) -> Tensor:
         """(B, n) codes at the places from `start` on to guided logits (B, n, V), fp32."""
-        x = self.model._embedded(inputs, self.grid, start)
+        x = self.model._embedded(inputs, self.places[start : start + inputs.shape[1]])
         if self.guidance_scale != 1:
             x = torch.cat([x, x])
         logits: Tensor = self.model.head(self.model.norm(self._through(x, self.length + start))).float()

@@ -142,4 +142,5 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, visible)
     scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)).masked_fill(~visible, -torch.inf)
-    return scores.softmax(dim=-1, dtype=q.dtype) @ v
+    out: Tensor = scores.softmax(dim=-1, dtype=q.dtype) @ v
+    return out

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 AT_ONCE = 16_384  # vectors whose distances to all codes are in memory together
 SAMPLED = 4096  # vectors that the diversity is measured on
 SOFTNESS = 0.1  # of the choice that the diversity is measured by, in units of the mean squared distance
+RECENT = 0.1  # how fast what is measured of the codes' use forgets: over a hundred steps codes wander, and all seem to be in use
 RARE = 0.01  # a code in use is taken at least so often, in units of the mean
 
 
@@ -160,7 +161,7 @@ class Quantizer(nn.Module):
             return
         counted = _over_ranks(self._counted)
         total = counted.sum()
-        self.shares.lerp_(counted / total, 1 - self.decay)
+        self.shares.lerp_(counted / total, RECENT)
         self.idle.add_(1).masked_fill_(counted > 0, 0)
         if self.learned_by == "average":
             assert self._summed is not None
@@ -241,7 +242,8 @@ def _rotated(z: Tensor, codes: Tensor) -> Tensor:
     stretch = codes.norm(dim=-1, keepdim=True) / length
     start, end = z.detach() / length, F.normalize(codes, dim=-1)
     middle = F.normalize(start + end, dim=-1)
-    return stretch * (z - 2 * _along(z, middle) * middle + 2 * _along(z, start) * end)
+    turned: Tensor = z - 2 * _along(z, middle) * middle + 2 * _along(z, start) * end
+    return stretch * turned
 
 
 def _along(z: Tensor, axis: Tensor) -> Tensor:
