@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from theseus_core.colour import colour_error
@@ -21,10 +20,10 @@ from theseus_core.contracts import Batch, Consumes, VideoTokenizer
 from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr, ssim
 from theseus_core.nn.causal import Cache, ConvBlock
+from theseus_core.nn.closed_form import project, read_off, solve, some_of
 from theseus_core.nn.features import feature_net, unlikeness
+from theseus_core.nn.patching import patchify, unpatchify
 from theseus_core.nn.quantizer import Quantized, Quantizer, entropy
-
-FITTED_ON = 65_536  # patches, at most, that the first weights are computed from
 
 
 class Config(BaseConfig):
@@ -67,9 +66,11 @@ class Config(BaseConfig):
     diversity_steps: int = Field(2000, ge=0, description="steps in which that weight falls to zero; 0 lets it stay")
 
     @model_validator(mode="after")
-    def _lookup_is_narrow(self) -> Config:
+    def _fits_together(self) -> Config:
         if self.lookup_width > min(self.width, self.code_width):
             raise ValueError(f"lookup_width must be at most width and code_width: {min(self.width, self.code_width)}")
+        if self.perceptual_net != "vgg16" and not self.perceptual_weight:
+            raise ValueError("perceptual_net has an effect only with a perceptual_weight")
         return self
 
 
@@ -155,20 +156,6 @@ class Decoder(nn.Module):
         if x.shape[1]:
             parts.append(unpatchify(self.rest(x), self.time, self.space))  # (B, 3, 4 k, H, W)
         return torch.cat(parts, dim=2)
-
-
-def patchify(video: Tensor, frames: int, side: int) -> Tensor:
-    """(B, C, T, H, W) -> (B, T/frames, H/side, W/side, C frames side^2): each block of pixels as one vector."""
-    b, c, t, h, w = video.shape
-    x = video.reshape(b, c, t // frames, frames, h // side, side, w // side, side)
-    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
-
-
-def unpatchify(x: Tensor, frames: int, side: int) -> Tensor:
-    """The inverse of `patchify`."""
-    b, t, h, w, p = x.shape
-    x = x.reshape(b, t, h, w, p // (frames * side**2), frames, side, side)
-    return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, -1, t * frames, h * side, w * side)
 
 
 class Model(VideoTokenizer):
@@ -288,11 +275,11 @@ class Model(VideoTokenizer):
             first.append(patchify(start, 1, self.space_factor).flatten(0, 3))
             if self.time_factor > 1:
                 rest.append(patchify(video[:, :, 1:], self.time_factor, self.space_factor).flatten(0, 3))
-        samples = [_sample(torch.cat(parts)) for parts in (first, rest) if parts and sum(map(len, parts))]
+        samples = [some_of(torch.cat(parts)) for parts in (first, rest) if parts and sum(map(len, parts))]
         k = self.config.lookup_width - self.config.cosine  # on a sphere one direction is what all lengths are measured by
         for patches, inward in zip(samples, self._linears(self.encoder), strict=False):
-            _project(inward, patches)
-        _read_off(self.quantizer.inward, k)
+            project(inward, patches)
+        read_off(self.quantizer.inward, k)
         places = [
             self.quantizer.place(inward(patches)) for patches, inward in zip(samples, self._linears(self.encoder), strict=False)
         ]
@@ -301,45 +288,11 @@ class Model(VideoTokenizer):
             nn.init.eye_(linear.weight)
             nn.init.zeros_(linear.bias)
         for patches, place, outward in zip(samples, places, self._linears(self.decoder), strict=False):
-            _solve(outward, self.quantizer.entries(self.quantizer.nearest(place)), patches)
+            solve(outward, self.quantizer.entries(self.quantizer.nearest(place)), patches)
 
     @staticmethod
     def _linears(half: Encoder | Decoder) -> list[nn.Linear]:
         return [half.first] if half.rest is None else [half.first, half.rest]
-
-
-def _sample(patches: Tensor) -> Tensor:
-    return patches[torch.randperm(len(patches))[:FITTED_ON]]
-
-
-def _project(inward: nn.Linear, patches: Tensor) -> None:
-    """Principal components in falling order; the first has a deviation of 1, and the others are in proportion."""
-    mean = patches.mean(0)
-    centred = (patches - mean).double()
-    variances, vectors = torch.linalg.eigh(centred.T @ centred / len(patches))
-    count = min(inward.out_features, len(mean))
-    basis = vectors.flip(1)[:, :count].T / variances[-1].clamp_min(1e-8).sqrt()  # (count, patch)
-    nn.init.zeros_(inward.weight)
-    inward.weight[:count] = basis.float()
-    inward.bias.copy_(-inward.weight @ mean)
-
-
-def _read_off(linear: nn.Linear, kept: int) -> None:
-    """The first `kept` values as they are, behind a 1 where there is room for it."""
-    ahead = linear.out_features - kept
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    linear.weight[ahead:, :kept] = torch.eye(kept)
-    linear.bias[:ahead] = 1
-
-
-def _solve(outward: nn.Linear, entries: Tensor, patches: Tensor) -> None:
-    """The least squares from (n, K) to (n, patch) as the first K columns and the bias, drawn a little towards zero."""
-    known = F.pad(entries, (0, 1), value=1.0).double()
-    square = known.T @ known + 1e-6 * len(known) * torch.eye(known.shape[1], dtype=torch.float64)
-    solution = torch.linalg.solve(square, known.T @ patches.double())  # (K + 1, patch)
-    outward.weight[:, : entries.shape[1]] = solution[:-1].T.float()
-    outward.bias.copy_(solution[-1])
 
 
 def _check_chunk(chunk: int | None) -> None:
