@@ -45,10 +45,12 @@ def codes(clips: int = 2) -> Tensor:
 # --- what is seen ---
 
 
-def test_attention_behind_a_prefix_is_attention_under_its_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("few", [0, 100])
+def test_attention_behind_a_prefix_is_attention_under_its_mask(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
     monkeypatch.setattr("theseus_core.nn.prefix.QUERIES_AT_ONCE", 4)
+    monkeypatch.setattr("theseus_core.nn.prefix.FEW", few)
     torch.manual_seed(0)
-    q, k, v = torch.randn(3, 2, 2, 16, 8).unbind(0)
+    q, k, v = torch.randn(3, 2, 2, 16, 8).requires_grad_().unbind(0)
     real = torch.arange(16) != 2
     place = torch.arange(16)
     for causal in (True, False):
@@ -56,7 +58,10 @@ def test_attention_behind_a_prefix_is_attention_under_its_mask(monkeypatch: pyte
         visible = torch.where(place[:, None] < 6, place[None, :] < 6, behind) & real
         expected = nn.functional.scaled_dot_product_attention(q, k, v, visible)
         mask = real.expand(2, 16)
-        torch.testing.assert_close(attend_behind(q, k, v, mask, 6, causal), expected)
+        found = attend_behind(q, k, v, mask, 6, causal)
+        torch.testing.assert_close(found, expected)
+        wanted, got = (torch.autograd.grad(out.square().sum(), (q, k, v), retain_graph=True) for out in (expected, found))
+        torch.testing.assert_close(got, wanted)
         last = attend_behind(q[:, :, 9:], k, v, mask, 6, causal)
         torch.testing.assert_close(last, expected[:, :, 9:])
 
@@ -118,7 +123,9 @@ def test_both_ways_learn_a_clip_by_heart(model: Model) -> None:
         optimizer.step()
     assert loss < 0.45
     for sampler in model.eval().samplers:
-        written = model.sample(torch.randn(1, 1, *GRID), words(1), words(1), steps=6, guidance_scale=1, sampler=sampler)
+        written = model.sample(
+            torch.randn(1, 1, *GRID), words(1), words(1), steps=6, guidance_scale=1, sampler=sampler, temperature=0
+        )
         assert (written == codes(1)).float().mean() > 0.9, sampler
 
 

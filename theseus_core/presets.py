@@ -71,10 +71,11 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "pictures": 20,  # 1e5 codes, that usage and perplexity are measured on
             "train": {"steps": 4000, "batch_size": 8, "lr": 1e-3, "ema": 0.998, "decay": 0.5},
         },
-        # One moving shape as few codes: 320 for a clip of 17 frames of 64x64, which a transformer learns within an hour or two.
+        # One moving shape as few codes: 320 for a clip of 17 frames of 64x64.
         "shapes-codes": {
             "family": "vqvae",
-            "model": {"time_factor": 4, "space_factor": 8, "codebook_size": 2048, "width": 192, "decoder_blocks": 6},
+            "model_preset": "tiny",
+            "model": {"codebook_size": 2048},
             "hold_out": 0.002,
             "world": ONE_SHAPE,
             "pictures": 16,
@@ -152,6 +153,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         # Both on what the vae's presets of these names give.
         "codes": {
             "family": "autoregressive",
+            "model_preset": "tiny",
             "frames": 5,
             "train": {"steps": 10_000, "batch_size": 8, "lr": 2e-3, "evaluate_every": 1000, "ema": 0.999},
         },

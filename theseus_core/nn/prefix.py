@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from theseus_core.nn.attention import QUERIES_AT_ONCE, Rotation, rotate
 from theseus_core.nn.causal import GatedMLP
 
+FEW = 2048  # keys; the scores of more are not kept
+
 
 class RMSNorm(nn.RMSNorm):
     """The layer of torch, in the precision of what comes: its fused kernel takes one precision alone."""
@@ -137,9 +139,9 @@ def _blocks(begin: int, end: int, prefix: int) -> Iterator[tuple[int, int]]:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
-    """On a CPU two matrix products are faster than the fused kernel, backward included."""
+    """On a CPU two matrix products are faster than the fused kernel, backward included, as long as their scores find room."""
     visible = visible[:, None]  # (B, 1, 1 or S, seen)
-    if q.device.type != "cpu":
+    if q.device.type != "cpu" or k.shape[2] > FEW:
         return F.scaled_dot_product_attention(q, k, v, visible)
     scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)).masked_fill(~visible, -torch.inf)
     out: Tensor = scores.softmax(dim=-1, dtype=q.dtype) @ v

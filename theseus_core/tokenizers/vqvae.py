@@ -85,7 +85,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "restart_after": 4,
         "least_usage": 0.05,
     },
-    "tiny": {"width": 96, "encoder_blocks": 1, "decoder_blocks": 3},
+    "tiny": {"time_factor": 4, "space_factor": 8, "width": 192, "decoder_blocks": 6},  # few codes, which a CPU can learn to write
     "small": {},
     "base": {"width": 256, "encoder_blocks": 4, "decoder_blocks": 8, "perceptual_weight": 0.1},
 }

@@ -55,6 +55,7 @@ def train_generator(
     parts = _build(run, dataset, load_tokenizer(vae), trained)
     parts.tokenizer.check_size(run.frames, *common_size(dataset), parts.generator.patch)
     say_what_is_measured(report, held, run.hold_out)
+    _say_what_a_clip_is(report, parts.tokenizer, run.frames, *common_size(dataset))
     _say_what_is_cut(report, parts.text_encoder, dataset)
     if run.quantize != "none":
         _quantize_text(parts.text_encoder, run.quantize, device, dtype)
@@ -174,6 +175,11 @@ def _source(
     captions = ["", *(caption for record in dataset.records for caption in record.captions)]
     cache = CaptionCache(dataset.path, captions, encoder, device, dtype, report.encoding)
     return LatentSource(latents, draw, cache.read, cache.fingerprint, run.caption_dropout)
+
+
+def _say_what_a_clip_is(report: Report, tokenizer: VideoTokenizer, frames: int, height: int, width: int) -> None:
+    _, t, h, w = tokenizer.latent_shape(frames, height, width)
+    report.note(f"a clip of {frames} frames of {width}x{height} is {t} x {h} x {w} {tokenizer.produces}")
 
 
 def _say_what_is_cut(report: Report, text_encoder: TextEncoder, dataset: Clips) -> None:
