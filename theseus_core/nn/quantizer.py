@@ -242,8 +242,8 @@ def _rotated(z: Tensor, codes: Tensor) -> Tensor:
     stretch = codes.norm(dim=-1, keepdim=True) / length
     start, end = z.detach() / length, F.normalize(codes, dim=-1)
     middle = F.normalize(start + end, dim=-1)
-    turned: Tensor = z - 2 * _along(z, middle) * middle + 2 * _along(z, start) * end
-    return stretch * turned
+    turned: Tensor = stretch * (z - 2 * _along(z, middle) * middle + 2 * _along(z, start) * end)
+    return turned
 
 
 def _along(z: Tensor, axis: Tensor) -> Tensor:
