@@ -20,8 +20,8 @@ LEVELS = [
     {"render", "text", "tokenizers", "generators"},
     {"registry", "presets", "quantize", "offload", "pretrained", "bundled"},
     {"model_folder"},
-    {"train", "pipeline"},
-    {"recipe", "reconstruct", "doctor"},
+    {"train", "beginnings", "pipeline"},
+    {"recipe", "reconstruct", "doctor", "estimate"},
     {"evaluate"},
 ]
 FAMILIES = ("text", "tokenizers", "generators")

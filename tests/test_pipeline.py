@@ -280,7 +280,7 @@ def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise LocalEntryNotFoundError(f"cannot reach the hub for {name}")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(TheseusError, match="no such model: someone/something") as caught:
+    with pytest.raises(TheseusError, match="the hub could not be asked: someone/something") as caught:
         find_model("someone/something")
     assert "cannot reach the hub" in str(caught.value.hint)
 

@@ -46,7 +46,10 @@ DTypeOption = Annotated[
     DType, typer.Option("--dtype", help="Precision of the computation; auto takes bf16 where it is fast.", rich_help_panel=MACHINE)
 ]
 QuantizeOption = Annotated[
-    Quantize, typer.Option("--quantize", help="Linear layers in 8 or 4 bits: less memory, hardly faster.", rich_help_panel=MACHINE)
+    Quantize,
+    typer.Option(
+        "--quantize", help="Linear layers in 8 or 4 bits: less memory; int8 on a CPU is faster too.", rich_help_panel=MACHINE
+    ),
 ]
 OffloadOption = Annotated[
     Offload,
@@ -54,6 +57,9 @@ OffloadOption = Annotated[
 ]
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="Compile the generator: slow to start, faster for many videos.", rich_help_panel=MACHINE)
+]
+TilingOption = Annotated[
+    bool, typer.Option("--tiling", help="Large frames in tiles: less memory, a little other pictures.", rich_help_panel=MACHINE)
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]

@@ -154,6 +154,9 @@ class TextEncoder(nn.Module, ABC):
     def count_tokens(self, caption: str) -> int:
         """Tokens of a caption before it is cut to `max_tokens`."""
 
+    def free(self) -> None:
+        """Give back the memory of what can be read again, and is at the next `forward`; nothing by default."""
+
     def unknown_words(self, caption: str) -> list[str]:
         """The words of a caption that this encoder has no vector for; none for encoders with an open vocabulary."""
         return []
@@ -167,6 +170,9 @@ class VideoTokenizer(Trainable):
         latent_channels: Z; 1 where latents are codes.
         codebook_size: V, where latents are codes (B, 1, t, h, w) int64 in [0, V).
         time_factor, space_factor: how many frames and pixels a latent stands for; T = 1 + time_factor * k.
+        exact_in_chunks: False where `chunk` decides the result, and callers that only want to save memory leave it out.
+        image_scale: what the latents of a first frame that is given are multiplied with beyond `encode`.
+        tile: (height, width) in pixels of the tiles that larger frames can be cut into for less memory; None if they cannot.
     """
 
     produces: Consumes
@@ -174,13 +180,27 @@ class VideoTokenizer(Trainable):
     codebook_size: int = 0
     time_factor: int
     space_factor: int
+    exact_in_chunks: ClassVar[bool] = True
+
+    @property
+    def image_scale(self) -> float:
+        return 1.0
+
+    @property
+    def tile(self) -> tuple[int, int] | None:
+        return None
+
+    def set_tiling(self, on: bool) -> None:
+        """Cut frames larger than a tile into tiles from now on, or no longer; each tile knows itself alone."""
+        assert not on or self.tile is not None, "this family has no tiles"
 
     @abstractmethod
     def encode(self, video: Tensor, chunk: int | None = None) -> Tensor:
         """(B, 3, T, H, W) in [-1, 1] -> (B, Z, t, h, w): the posterior's mean, normalised per channel.
 
         Args:
-            chunk: latent frames at a time, through the cache; None for all at once. The result is the same.
+            chunk: latent frames at a time, through the cache; None for all at once. The result is the same, unless
+                `exact_in_chunks` is False: None is then the family's own way to cut.
 
         Raises:
             TheseusError: T is not 1 + time_factor * k, or H or W is no multiple of space_factor.
@@ -235,17 +255,23 @@ class Generator(Trainable):
         samplers: names that `sample` takes.
         stepless: those of them that take as many steps as the clip needs, whatever `steps` says.
         patch: the height and width of the latents must be multiples of it.
+        patch_frames: the number of latent frames must be a multiple of it. What is added for that stands in front, and is dropped.
         takes: what `sample` takes by name beyond what every family does, of
-            given        latents (B, Z, t', h, w) of the first frames, which stay as they are
-            temperature  how freely codes are drawn, 1 as they were learned
-            top_k        of how many of the likeliest codes one is drawn, 0 for all
-            top_p        of the likeliest codes that together are at least so likely
+            image             latents (B, Z, 1, h, w) of the first frame, which must then be given
+            start             latents (B, Z, t, h, w) of a video to begin from; and `strength`, the share of steps that change it
+            given             latents (B, Z, t', h, w) of the first frames, which stay as they are
+            dynamic_guidance  True for guidance that grows with the steps, from none
+            cache             a `diffusion.caching.Cache`, by which some evaluations of the network are left out
+            temperature       how freely codes are drawn, 1 as they were learned
+            top_k             of how many of the likeliest codes one is drawn, 0 for all
+            top_p             of the likeliest codes that together are at least so likely
     """
 
     consumes: Consumes
     samplers: Sequence[str]
     stepless: Sequence[str] = ()
     patch: int = 1
+    patch_frames: int = 1
     takes: Sequence[str] = ()
 
     @abstractmethod

@@ -1,28 +1,49 @@
-"""A model on disk: a folder with `model.json` and one folder for each part, safe to open and complete in itself."""
+"""A model on disk: a folder with `model.json` and one folder for each part, safe to open and complete in itself.
+
+A released CogVideoX in the diffusers layout is one too. One of low-rank differences is small, and names the model that they are to.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 
 import theseus_core.bundled
 from theseus_core.config import Config, Tree, dump, validate
 from theseus_core.contracts import Consumes, Generator, TextEncoder, VideoTokenizer
+from theseus_core.device import DTYPES
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.files import read_json, replacing, write_json
+from theseus_core.nn.lora import merge as merge_differences
+from theseus_core.pretrained import lora
+from theseus_core.pretrained.folder import (
+    FAMILIES,
+    INDEX,
+    check_index,
+    is_released,
+    load_released,
+    released_defaults,
+    released_files,
+    sample_of,
+    save_released,
+)
+from theseus_core.pretrained.vae import load_vae
 from theseus_core.registry import HALVES, Group, family, halve_weights, load_part, names, save_part
 
 FORMAT = 1
 GROUPS: dict[str, Group] = {"tokenizer": "tokenizers", "text_encoder": "text", "generator": "generators"}
+PARTS = (*GROUPS, "transformer", "vae", "scheduler")  # folders of a model, in our layout and in that of diffusers
 KNOWS = "knows.json"  # groups of prompts that the model was trained on
+BASE = "base.json"  # the model that low-rank differences are to
 CARD = "CARD.md"  # what there is to say about it, for people
 Kind = Literal["model", "tokenizer"]
 Knows = dict[str, list[str]]
@@ -50,6 +71,17 @@ class Settings(CodeSettings):
     steps: int = Field(ge=1, description="evaluations of the generator")
     guidance_scale: float = Field(ge=0, description="how strictly to follow the prompt; 1 for no guidance")
     sampler: str = Field(description="the algorithm that turns noise into a video")
+    dynamic_guidance: bool = Field(
+        False, description="guidance grows with the steps, from none, as some models were released to run"
+    )
+    cache: float = Field(0.0, ge=0, lt=1, description="error that a step may have where the generator is not evaluated; 0 for none")
+
+
+class Base(Config):
+    """The model that low-rank differences are to."""
+
+    model: str = Field(description="a folder, or a bundled or a hub name")
+    hash: str = Field(description="its `fingerprint`, without which they would be differences to something else")
 
 
 @dataclass(frozen=True)
@@ -83,6 +115,34 @@ def save_model(
     return _save(folder, parts, {"defaults": dump(defaults), "made_by": made_by}, knows)
 
 
+def base_of(name: str) -> Base:
+    """A model as it is now, wherever it is named from later."""
+    folder = find_model(name)
+    return Base(model=str(folder.resolve()) if Path(name).exists() else name, hash=fingerprint(folder))
+
+
+def save_adapters(
+    folder: Path,
+    base: Base,
+    pairs: Mapping[str, nn.Module],
+    defaults: Settings,
+    made_by: Tree,
+    knows: Mapping[str, Sequence[str]] | None = None,
+) -> Path:
+    """Write a model folder of low-rank differences (`pretrained.lora.FILE`, as diffusers reads them), and nothing of their model.
+
+    Args:
+        pairs: as `pretrained.lora.attach` gives them.
+    """
+    described = {"defaults": dump(defaults), "made_by": made_by}
+    with replacing(folder) as part:
+        part.mkdir()
+        lora.save_lora(pairs, part / lora.FILE)
+        write_json(part / BASE, dump(base))
+        _describe_in(part, describe(find_model(base.model))["parts"], described, knows)
+    return folder
+
+
 def save_tokenizer(folder: Path, tokenizer: VideoTokenizer, made_by: Tree) -> Path:
     """Write a model folder that holds a tokenizer and nothing else."""
     return _save(folder, {"tokenizer": tokenizer}, {"made_by": made_by})
@@ -93,10 +153,14 @@ def _save(folder: Path, parts: Mapping[str, nn.Module], described: Tree, knows: 
         for name, module in parts.items():
             save_part(module, GROUPS[name], part / name)
         families = {name: type(module).__module__.rsplit(".", 1)[-1] for name, module in parts.items()}
-        write_json(part / "model.json", {"format": FORMAT, "parts": families, **described})
-        if knows:
-            write_json(part / KNOWS, {group: list(prompts) for group, prompts in knows.items()})
+        _describe_in(part, families, described, knows)
     return folder
+
+
+def _describe_in(folder: Path, families: Tree, described: Tree, knows: Mapping[str, Sequence[str]] | None) -> None:
+    write_json(folder / "model.json", {"format": FORMAT, "parts": families, **described})
+    if knows:
+        write_json(folder / KNOWS, {group: list(prompts) for group, prompts in knows.items()})
 
 
 def export_model(folder: Path, target: Path, dtype: str = "bf16") -> Path:
@@ -109,10 +173,11 @@ def export_model(folder: Path, target: Path, dtype: str = "bf16") -> Path:
         TheseusError: the folder is damaged, its weights do not fit into `dtype`, or there is something at `target` already.
     """
     describe(folder)
+    if is_released(folder):
+        raise TheseusError(f"a released model stays in the layout it has: {folder}", hint="--layout diffusers")
     if dtype not in HALVES:
         raise TheseusError(f"not half a precision: {dtype}", hint=nearest(dtype, list(HALVES)))
-    if target.exists():
-        raise TheseusError(f"there is something already: {target}", hint="name a folder that is not there yet")
+    _refuse_what_is_there(target)
     with replacing(target) as part:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             copy = part / path.relative_to(folder)
@@ -124,12 +189,43 @@ def export_model(folder: Path, target: Path, dtype: str = "bf16") -> Path:
     return target
 
 
-def load_model(folder: Path) -> Parts:
-    """Read what `save_model` wrote, in evaluation mode, on the CPU.
+def export_released(folder: Path, target: Path, dtype: str = "bf16") -> Path:
+    """A copy of a model folder in the diffusers layout, which diffusers' CogVideoX pipelines read.
+
+    Args:
+        dtype: bf16, fp16 or fp32: of the weights.
+
+    Raises:
+        TheseusError: the model has what CogVideoX has not, the folder is damaged, or there is something at `target` already.
+    """
+    _refuse_what_is_there(target)
+    if dtype not in DTYPES:
+        raise TheseusError(f"no such dtype: {dtype}", hint=nearest(dtype, list(DTYPES)))
+    parts = load_model(folder)
+    return save_released(target, parts.tokenizer, parts.text_encoder, parts.generator, parts.defaults.sampler, DTYPES[dtype])
+
+
+def _refuse_what_is_there(target: Path) -> None:
+    if target.exists():
+        raise TheseusError(f"there is something already: {target}", hint="name a folder that is not there yet")
+
+
+def load_model(folder: Path, dtype: torch.dtype | None = None, merged: bool = True) -> Parts:
+    """Read what `save_model` wrote, or a released CogVideoX, in evaluation mode, on the CPU.
+
+    Args:
+        dtype: of a released model's weights in memory; None keeps them as they are stored. Our own are always fp32.
+        merged: False leaves low-rank differences beside the weights, which may then be quantized; else they are one with them.
 
     Raises:
         TheseusError: something is missing, damaged, or does not fit together.
     """
+    if is_adapted(folder):
+        return _load_adapted(folder, dtype, merged)
+    if is_released(folder):
+        found = load_released(folder, dtype)
+        check_match(found.generator, found.tokenizer, found.text_encoder)
+        return Parts(found.tokenizer, found.text_encoder, found.generator, validate(Settings, found.defaults))
     described = describe(folder)
     if "generator" not in described["parts"]:
         raise TheseusError(
@@ -143,9 +239,41 @@ def load_model(folder: Path) -> Parts:
     return Parts(tokenizer, text_encoder, generator, validate(Settings, described["defaults"]), read_knows(folder))
 
 
+def _load_adapted(folder: Path, dtype: torch.dtype | None, merged: bool) -> Parts:
+    described = describe(folder)
+    parts = load_model(base_folder(folder), dtype)
+    lora.apply(parts.generator, lora.Lora(folder / lora.FILE))
+    if merged:
+        merge_differences(parts.generator)
+    return replace(parts, defaults=validate(Settings, described["defaults"]), knows=read_knows(folder))
+
+
+def is_adapted(folder: Path) -> bool:
+    """Whether a model folder holds low-rank differences to another model."""
+    return (folder / BASE).is_file()
+
+
+def base_folder(folder: Path) -> Path:
+    """The folder of the model that low-rank differences are to.
+
+    Raises:
+        TheseusError: there is no such model, or it has changed since.
+    """
+    base = validate(Base, read_json(folder / BASE), f"{BASE}: ")
+    found = find_model(base.model)
+    if (now := fingerprint(found)) != base.hash:
+        hint = f"differences to one model do little good in another; --lora {folder} with --model tries"
+        raise TheseusError(f"the model of {folder} has changed since (hash {base.hash} then, {now} now): {base.model}", hint=hint)
+    return found
+
+
 def load_tokenizer(path: str | Path) -> VideoTokenizer:
     """The tokenizer of a run or of a model folder, in evaluation mode, on the CPU."""
     folder = find_model(path, "tokenizer")
+    if is_adapted(folder):
+        return load_tokenizer(base_folder(folder))
+    if is_released(folder):
+        return load_vae(folder / "vae", torch.float32)
     describe(folder)
     tokenizer = load_part(folder / "tokenizer", "tokenizers")
     assert isinstance(tokenizer, VideoTokenizer)
@@ -153,11 +281,13 @@ def load_tokenizer(path: str | Path) -> VideoTokenizer:
 
 
 def describe(folder: Path) -> Tree:
-    """`model.json` of a model folder.
+    """`model.json` of a model folder, or what it would be of a released CogVideoX.
 
     Raises:
         TheseusError: it is missing, damaged, or of a format that this version does not know.
     """
+    if is_released(folder):
+        return {"format": FORMAT, "parts": dict(FAMILIES), "defaults": released_defaults(folder), "made_by": {}}
     described = read_json(folder / "model.json")
     if not isinstance(described, dict) or not isinstance(described.get("parts"), dict):
         raise TheseusError(f"damaged model folder: {folder / 'model.json'}")
@@ -215,7 +345,7 @@ def find_model(name: str | Path, kind: Kind = "model") -> Path:
     """
     path = Path(name)
     for folder in (path / "model", path):
-        if (folder / "model.json").is_file():
+        if (folder / "model.json").is_file() or is_released(folder):
             return folder
     if path.is_dir():
         raise TheseusError(
@@ -277,7 +407,8 @@ def _summary_or_damage(name: str, folder: Path) -> Tree:
 def summary(name: str, folder: Path) -> Tree:
     """What a user asks first about a model: its parts, what it makes by default, how large it is."""
     described = describe(folder)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    files = released_files(folder) if is_released(folder) else [path for path in folder.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
     return {"name": name, "folder": str(folder), "parts": described["parts"], "defaults": described.get("defaults"), "bytes": size}
 
 
@@ -293,8 +424,10 @@ def unfinished(folder: Path) -> str:
 
 def vocabulary(folder: Path) -> list[str] | None:
     """The words that a model was trained on, the commonest first; None where its text encoder reads any word."""
+    if is_adapted(folder):
+        return vocabulary(base_folder(folder))
     path = folder / "text_encoder/config.json"
-    words = read_json(path)["config"].get("vocabulary") if path.is_file() else None
+    words = read_json(path)["config"].get("vocabulary") if path.is_file() and not is_released(folder) else None
     return list(words) if words is not None else None
 
 
@@ -319,23 +452,47 @@ def card(folder: Path) -> Path | None:
 
 
 def _from_hub(name: str) -> Path:
+    """The folder that a model was fetched to; a download that was broken off goes on where it stopped."""
+    first = _fetched(name, ["model.json", INDEX])
+    if is_released(first):
+        check_index(first)  # before gigabytes are fetched for nothing
+    elif not (first / "model.json").is_file():
+        raise TheseusError(f"neither a model of Theseus nor a CogVideoX: {name}", hint=f"it has no model.json and no {INDEX}")
+    inside = [f"{part}/*{ending}" for part in PARTS for ending in (".json", ".safetensors", ".txt", ".model")]
+    return _fetched(name, ["model.json", INDEX, KNOWS, CARD, *inside])
+
+
+def _fetched(name: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        found = snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", CARD])
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        hint = f"no folder of that name is here, and the hub could not be asked or has none: {' '.join(str(error).split())[:200]}"
-        raise TheseusError(f"no such model: {name}", hint=hint) from error
-    return Path(found)
+        return Path(snapshot_download(name, allow_patterns=files))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise TheseusError(f"no such model, neither as a folder here nor on the hub: {name}", hint=_short(error)) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        hint = f"is there a network? a download goes on where it stopped, and the path of a copy will do as well: {_short(error)}"
+        raise TheseusError(f"no such model here, and the hub could not be asked: {name}", hint=hint) from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash of everything that decides what a model makes: its weights and its configurations."""
+    """A hash of everything that decides what a model makes: its weights and its configurations.
+
+    Of a released model's large files, gigabytes that never change, samples stand for the whole.
+    """
+    released = is_released(folder)
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    for path in released_files(folder) if released else sorted(folder.rglob("*")):
         if path.is_file() and path.name not in ("model.json", KNOWS, CARD):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(hashlib.sha256(sample_of(path)).digest() if released else _sha256(path))
     return digest.hexdigest()[:16]
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -12,10 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from theseus_core import offload as offloading
+from theseus_core.beginnings import (
+    STRENGTH,
+    check_first_frames,
+    check_given,
+    check_latents,
+    complete_size,
+    noise_of,
+    starting_noise,
+)
 from theseus_core.config import merge, validate
 from theseus_core.contracts import Progress, Text
 from theseus_core.data.clip import Clip
 from theseus_core.device import autocast, dtype_name, pick_device, pick_dtype
+from theseus_core.diffusion.caching import Cache
 from theseus_core.errors import TheseusError
 from theseus_core.model_folder import (
     CodeSettings,
@@ -27,6 +38,9 @@ from theseus_core.model_folder import (
     save_model,
     save_tokenizer,
 )
+from theseus_core.nn.lora import merge as merge_differences
+from theseus_core.nn.packed import can_pack, pack
+from theseus_core.pretrained.lora import Lora, apply, parse_lora
 from theseus_core.quantize import Quantized, check_mode
 from theseus_core.quantize import quantize as quantize_layers
 
@@ -43,16 +57,28 @@ class TextToVideo:
         tokenizer, text_encoder, generator: the parts, in evaluation mode.
         defaults: the size, rate and sampling that the model was made for.
         knows: groups of prompts that it was trained on, if that was kept.
-        device, dtype: where it computes, and in what precision (by autocast: the weights stay in fp32).
+        device, dtype: where it computes, and in what precision (our own models by autocast, their weights staying in fp32;
+            released ones have their weights in it).
+        tiling: whether large frames are encoded and decoded in tiles.
         quantized: what quantization made of the generator and of the text encoder; empty where it was not asked for.
+        loras: the files of low-rank differences that were asked for, each with the number of its keys.
+        cached: what the cache did for the last videos; None where none was asked for.
     """
 
     quantized: Sequence[Quantized] = ()
+    loras: Sequence[tuple[Lora, int]] = ()
+    cached: Cache | None = None
 
-    def __init__(self, parts: Parts, device: torch.device, dtype: torch.dtype, offload: str = "none") -> None:
+    def __init__(self, parts: Parts, device: torch.device, dtype: torch.dtype, offload: str = "none", tiling: bool = False) -> None:
         self.tokenizer, self.text_encoder, self.generator = parts.tokenizer, parts.text_encoder, parts.generator
         self.defaults, self.knows = parts.defaults, parts.knows
-        self.device, self.dtype, self.offload = device, dtype, offload
+        self.device, self.dtype, self.offload, self.tiling = device, dtype, offload, tiling
+        self._texts: dict[str, Text] = {}  # by prompt, of an encoder that is not trained along
+        self._half = any(weight.dtype == dtype for weight in self.generator.parameters())  # as released, and not by autocast
+        if tiling and self.tokenizer.tile is None:
+            raise TheseusError("this model's tokenizer takes frames whole, and has no: --tiling")
+        if tiling:
+            self.tokenizer.set_tiling(True)
         offloading.place([self.text_encoder, self.generator, self.tokenizer], self.generator, device, offload)
 
     @classmethod
@@ -64,6 +90,8 @@ class TextToVideo:
         quantize: str = "none",
         offload: str = "none",
         compile: bool = False,
+        tiling: bool = False,
+        lora: Sequence[str] = (),
     ) -> Self:
         """Read a model.
 
@@ -72,6 +100,8 @@ class TextToVideo:
             quantize: none, int8, nf4 or fp4: the linear layers of generator and text encoder in fewer bits.
             offload: none, model or layer: what stays in main memory while it is not at work.
             compile: compile the generator's blocks at their first use.
+            tiling: encode and decode large frames in tiles, for less memory; a little else comes out.
+            lora: files of low-rank differences, `FILE` or `FILE:0.8`: added to the weights, or beside them where quantized.
 
         Raises:
             TheseusError: there is no such model, it is damaged, or this machine cannot do what is asked for.
@@ -80,53 +110,53 @@ class TextToVideo:
         precision = pick_dtype(dtype, where)
         check_mode(quantize, where)
         offloading.check(offload, where, compile, quantize)
-        parts = load_model(find_model(path_or_name))
+        loras = [parse_lora(each) for each in lora]
+        parts = load_model(find_model(path_or_name), precision, merged=quantize == "none")
         reports = []
         if quantize != "none":
             reports = [quantize_layers(part, quantize, where, precision) for part in (parts.generator, parts.text_encoder)]
+        matched = [(each, apply(parts.generator, each)) for each in loras]
+        merge_differences(parts.generator)
         if compile:
             offloading.compile_units(parts.generator)
-        loaded = cls(parts, where, precision, offload)
-        loaded.quantized = reports
+        elif quantize == "none" and can_pack(where):
+            pack(parts.generator)
+        loaded = cls(parts, where, precision, offload, tiling)
+        loaded.quantized, loaded.loras = reports, matched
         return loaded
 
     def settings(self, **changes: Any) -> Settings:
         """The model's defaults with the changes that are not None, checked against what the model can do.
 
         Raises:
-            TheseusError: a size or a number of frames that the model cannot make; the hint names the nearest that it can.
+            TheseusError: a size or a number of frames that the model cannot make, whose hint names the nearest that it can; or
+                something that has no effect on it.
         """
-        settings = validate(
-            Settings, merge(self.defaults.model_dump(), {key: value for key, value in changes.items() if value is not None})
-        )
+        settings = self._with(**changes)
         self.tokenizer.check_size(settings.frames, settings.height, settings.width, self.generator.patch)
         self._refuse_what_has_no_effect(settings, changes.get("steps"))
         return settings
 
+    def _with(self, **changes: Any) -> Settings:
+        return validate(
+            Settings, merge(self.defaults.model_dump(), {key: value for key, value in changes.items() if value is not None})
+        )
+
     def _refuse_what_has_no_effect(self, settings: Settings, steps: int | None) -> None:
-        foreign = [name for name in _of_codes(settings) if name not in self.generator.takes]
-        if foreign:
+        tile, takes = self.tokenizer.tile, self.generator.takes
+        if self.tiling and tile is not None and settings.height <= tile[0] and settings.width <= tile[1]:
+            hint = f"leave --tiling out, a tile is {tile[1]}x{tile[0]}"
+            raise TheseusError(f"tiling has no effect on frames of: {settings.width}x{settings.height}", hint=hint)
+        if settings.dynamic_guidance and ("dynamic_guidance" not in takes or settings.guidance_scale == 1):
+            why = "without guidance nothing can rise" if settings.guidance_scale == 1 else "this model has no dynamic guidance"
+            raise TheseusError(f"{why}: guidance {settings.guidance_scale:g}", hint="leave --dynamic-guidance out")
+        if settings.cache and "cache" not in takes:
+            raise TheseusError(f"this model has no steps to leave out: cache {settings.cache:g}", hint="leave --cache out")
+        if foreign := [name for name in _of_codes(settings) if name not in takes]:
             raise TheseusError(f"this model draws no codes, and takes no: --{foreign[0].replace('_', '-')}", hint="leave it out")
         if settings.sampler in self.generator.stepless and steps not in (None, self.defaults.steps):
-            hint = "leave --steps out, or choose another --sampler"
-            raise TheseusError(
-                f"{settings.sampler} takes a step for each code, and cannot be asked for: --steps {steps}", hint=hint
-            )
-
-    def can_be_given(self, count: int, frames: int) -> int:
-        """How many of `count` first frames a video of so many can continue: at least one latent is left to make.
-
-        Raises:
-            TheseusError: none, or the model continues no clips.
-        """
-        if "given" not in self.generator.takes:
-            hint = "a model that writes codes does: theseus train transformer --family autoregressive"
-            raise TheseusError("this model makes videos of words alone, and takes no: --first-frames", hint=hint)
-        every = self.tokenizer.time_factor
-        most = min(count, frames - every)
-        if most < 1:
-            raise TheseusError(f"there is nothing to continue in a video of so few frames: {frames}", hint=f"--frames {1 + every}")
-        return most - (most - 1) % every
+            message = f"{settings.sampler} takes a step for each code, and cannot be asked for: --steps {steps}"
+            raise TheseusError(message, hint="leave --steps out, or choose another --sampler")
 
     def generate(
         self,
@@ -141,19 +171,20 @@ class TextToVideo:
         sampler: str | None = None,
         negative_prompt: str = "",
         latents: Tensor | None = None,
-        progress: Progress | None = None,
-        *,
-        first_frames: NDArray[np.uint8] | None = None,
+        image: Tensor | None = None,
+        video: Tensor | None = None,
+        strength: float | None = None,
+        first_frames: Tensor | None = None,
+        dynamic_guidance: bool | None = None,
+        cache: float | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        progress: Progress | None = None,
     ) -> Clip:
-        """Make one clip; what is None is taken from `defaults`. See `sample` for the rest.
-
-        Args:
-            first_frames: (T', H, W, 3) uint8, what the clip begins with.
-        """
-        video = self.sample(
+        """Make one clip; what is None is taken from `defaults`. See `sample` for the rest."""
+        rate = self._with(fps=fps).fps
+        made = self.sample(
             [prompt],
             latents=latents,
             steps=steps,
@@ -164,13 +195,18 @@ class TextToVideo:
             frames=frames,
             height=height,
             width=width,
-            progress=progress,
-            first_frames=None if first_frames is None else to_video(first_frames)[None],
+            image=image,
+            video=video,
+            strength=strength,
+            first_frames=first_frames,
+            dynamic_guidance=dynamic_guidance,
+            cache=cache,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            progress=progress,
         )
-        return Clip(to_frames(video[0]), fps=self.settings(fps=fps).fps, caption=prompt)
+        return Clip(to_frames(made[0]), fps=rate, caption=prompt)
 
     @torch.no_grad()
     def sample(
@@ -186,51 +222,71 @@ class TextToVideo:
         frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
-        progress: Progress | None = None,
+        image: Tensor | None = None,
+        video: Tensor | None = None,
+        strength: float | None = None,
         first_frames: Tensor | None = None,
+        dynamic_guidance: bool | None = None,
+        cache: float | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         """Make a video of each prompt.
 
         Args:
             latents: the starting noise (B, Z, t, h, w), which then decides the size; else it is drawn from the seed.
+                Where the generator takes several latent frames at once, what fills up the first of them is part of it.
             seed: one for all prompts, or one for each. A video depends on its own prompt and seed alone, not on its batch.
             negative_prompt: what guidance leads away from.
-            progress: called with (done, total) after each step.
-            first_frames: (1 or B, 3, T', H, W), what the videos begin with; T' as `can_be_given` says.
+            image: the first frame (1 or B, C, H, W) in [-1, 1], for models that continue one.
+            video: (1 or B, C, T, H, W) in [-1, 1] to begin from, noised as far as `strength` says.
+            strength: the share of the steps that change the video, in (0, 1]; None for 0.8.
+            first_frames: (1 or B, C, T', H, W) in [-1, 1] that the videos begin with, for models that continue a clip; T' as
+                `beginnings.can_be_given` says.
+            dynamic_guidance: guidance grows with the steps, from none.
+            cache: the error that a step may have where the generator is not evaluated, see `diffusion.caching`; 0.02 halves the
+                time of 50 steps. `cached` then says what was left out.
             temperature, top_k, top_p: how codes are drawn; see `CodeSettings`.
+            progress: called with (done, total) after each step.
 
         Returns:
             (B, C, T, H, W) float in [-1, 1], on the CPU.
 
         Raises:
-            TheseusError: a size that the model cannot make, a sampler it does not have, or a result that is not a number.
+            TheseusError: a size that the model cannot make, a sampler it does not have, something given that it does not take, or
+                a result that is not a number.
         """
         if isinstance(prompts, str) or not prompts:
             raise TheseusError(f"not a list of prompts: {prompts!r}", hint='for example ["a waterfall"]')
+        check_given(self.generator, image is not None, video is not None, first_frames is not None, strength)
+        if latents is not None:
+            check_latents(latents, len(prompts), self.tokenizer, self.generator)
+        asked = {"frames": frames, "height": height, "width": width}
+        given = image if first_frames is None else first_frames[:, :, 0]
+        size = complete_size(asked, latents, video if given is None else given, self.tokenizer)
         settings = self.settings(
             steps=steps,
             guidance_scale=guidance_scale,
             sampler=sampler,
-            frames=frames,
-            height=height,
-            width=width,
+            dynamic_guidance=dynamic_guidance,
+            cache=cache,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            **size,
         )
         if negative_prompt and settings.guidance_scale == 1:
             raise TheseusError(f"a negative prompt has an effect only with guidance: {negative_prompt}", hint="--guidance above 1")
-        if latents is not None and (frames or height or width):
-            raise TheseusError(f"latents decide the size, and cannot be asked for another: {frames} x {height} x {width}")
-        noise = self._noise(settings, seed, len(prompts)) if latents is None else self._checked(latents, len(prompts))
-        with autocast(self.device, self.dtype):
-            more: dict[str, Any] = _of_codes(settings)
-            if first_frames is not None:
-                more["given"] = self._given(first_frames, noise)
-            text, negative = self._encode(list(prompts), negative_prompt)
+        if first_frames is not None:
+            check_first_frames(self.tokenizer, first_frames.shape[2], settings.frames)
+        z, t, h, w = self.tokenizer.latent_shape(settings.frames, settings.height, settings.width)
+        spare = -t % self.generator.patch_frames  # frames in front that fill up a patch
+        noise = noise_of((z, t + spare, h, w), seed, len(prompts), latents)
+        text, negative = self._encode(list(prompts), negative_prompt)
+        extra = self._beginnings(image, video, first_frames, strength, spare, len(prompts)) | self._ways(settings)
+        with self._computing():
             made = self._at_work(self.generator).sample(
                 noise.to(self.device),
                 text,
@@ -239,12 +295,15 @@ class TextToVideo:
                 guidance_scale=settings.guidance_scale,
                 sampler=settings.sampler,
                 progress=progress,
-                **more,
-            )
-            chunk = DECODED_AT_ONCE if made.shape[2] > DECODED_AT_ONCE else None
-            video = self._at_work(self.tokenizer).decode(made, chunk=chunk).float().cpu()
-        self._refuse_what_is_no_number(video)
-        return video.clamp(-1, 1)
+                **extra,
+            )[:, :, spare:]
+            chunk = DECODED_AT_ONCE if self.tokenizer.exact_in_chunks and made.shape[2] > DECODED_AT_ONCE else None
+            decoded = self._at_work(self.tokenizer).decode(made, chunk=chunk).float().cpu()
+        self._refuse_what_is_no_number(decoded)
+        return decoded.clamp(-1, 1)
+
+    def _computing(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._half else autocast(self.device, self.dtype)
 
     def _refuse_what_is_no_number(self, video: Tensor) -> None:
         if not video.isfinite().all():
@@ -253,35 +312,68 @@ class TextToVideo:
                 hint="try --dtype fp32 or a lower --guidance; if it stays, the training has diverged",
             )
 
-    def _noise(self, settings: Settings, seed: int | Sequence[int], count: int) -> Tensor:
-        seeds = [int(each) for each in seed] if isinstance(seed, Sequence) else [int(seed)] * count
-        if len(seeds) != count:
-            raise TheseusError(f"there must be one seed, or one for each of {count} prompts, not: {len(seeds)}")
-        return starting_noise(self.tokenizer.latent_shape(settings.frames, settings.height, settings.width), seeds)
+    def _beginnings(
+        self,
+        image: Tensor | None,
+        video: Tensor | None,
+        first_frames: Tensor | None,
+        strength: float | None,
+        spare: int,
+        count: int,
+    ) -> dict[str, Any]:
+        """What the generator is given beside words and noise: latents of the first frame or frames, or of a video."""
+        whole = video if first_frames is None else first_frames
+        given = whole if image is None else image.unsqueeze(2)  # (1 or B, C, T, H, W)
+        if given is None:
+            return {}
+        if len(given) not in (1, count) or given.shape[1] != 3:
+            raise TheseusError(f"there must be one image or video, or one for each of {count} prompts, not: {tuple(given.shape)}")
+        chunk = DECODED_AT_ONCE if self.tokenizer.exact_in_chunks else None
+        with self._computing():
+            found = self._at_work(self.tokenizer).encode(given.to(self.device), chunk=chunk)
+        found = found.expand(count, -1, -1, -1, -1)
+        if first_frames is not None:
+            return {"given": found}
+        found = found.float()
+        if image is not None:
+            return {"image": found * self.tokenizer.image_scale}
+        found = torch.cat([found[:, :, :1].expand(-1, -1, spare, -1, -1), found], dim=2)  # (B, Z, t, h, w)
+        return {"start": found, "strength": STRENGTH if strength is None else strength}
 
-    def _checked(self, latents: Tensor, count: int) -> Tensor:
-        shape, patch = tuple(latents.shape), self.generator.patch
-        if len(shape) != 5 or shape[:2] != (count, self.tokenizer.latent_channels) or shape[3] % patch or shape[4] % patch:
-            want = f"({count}, {self.tokenizer.latent_channels}, t, h, w)" + (
-                f", h and w multiples of {patch}" if patch > 1 else ""
-            )
-            raise TheseusError(f"latents of a wrong shape: {shape}", hint=f"this model and these prompts take {want}")
-        return latents.float()
+    def _ways(self, settings: Settings) -> dict[str, Any]:
+        """Those of the settings that not every generator takes, where they are given."""
+        extra = _of_codes(settings)
+        if settings.dynamic_guidance:
+            extra["dynamic_guidance"] = True
+        self.cached = Cache(settings.cache) if settings.cache else None
+        if self.cached is not None:
+            extra["cache"] = self.cached
+        return extra
 
-    def _given(self, first_frames: Tensor, noise: Tensor) -> Tensor:
-        """The latents (B, Z, t', h, w) of the first frames."""
-        count, factor = first_frames.shape[2], self.tokenizer.time_factor
-        if self.can_be_given(count, 1 + (noise.shape[2] - 1) * factor) != count:
-            raise TheseusError(f"a video of {noise.shape[2]} latent frames cannot begin with so many frames: {count}")
-        given = self._at_work(self.tokenizer).encode(first_frames.to(self.device))
-        if given.shape[3:] != noise.shape[3:]:
-            raise TheseusError(f"the first frames are of another size than the video: {tuple(first_frames.shape[3:])}")
-        return given.expand(len(noise), -1, -1, -1, -1)
+    def remember(self, prompts: Sequence[str]) -> None:
+        """Encode these prompts now, in place of those encoded before, and let the text encoder give its memory back.
+
+        An encoder that was trained along is small, and encodes when it is asked.
+        """
+        if self.text_encoder.trained_along:
+            return
+        encoder = self._at_work(self.text_encoder)
+        with torch.no_grad(), self._computing():
+            self._texts = {prompt: encoder(encoder.tokenize([prompt]).to(self.device)) for prompt in dict.fromkeys(prompts)}
+        if not self.quantized:  # they would have to be quantized again
+            encoder.free()
 
     def _encode(self, prompts: list[str], negative_prompt: str) -> tuple[Text, Text]:
-        encoder = self._at_work(self.text_encoder)
-        text = encoder(encoder.tokenize(prompts).to(self.device))
-        return text, encoder(encoder.tokenize([negative_prompt] * len(prompts)).to(self.device))
+        """The prompts, and as often what to lead away from."""
+        if self.text_encoder.trained_along:
+            encoder = self._at_work(self.text_encoder)
+            with self._computing():
+                text = encoder(encoder.tokenize(prompts).to(self.device))
+                return text, encoder(encoder.tokenize([negative_prompt] * len(prompts)).to(self.device))
+        if not {negative_prompt, *prompts} <= self._texts.keys():
+            self.remember([negative_prompt, *prompts])
+        text, negative = _joined([self._texts[prompt] for prompt in prompts]), self._texts[negative_prompt]
+        return text, _joined([negative] * len(prompts))
 
     def _at_work(self, part: P) -> P:
         if self.offload == "model":
@@ -294,9 +386,10 @@ def _of_codes(settings: Settings) -> dict[str, Any]:
     return {name: value for name in CodeSettings.model_fields if (value := getattr(settings, name)) is not None}
 
 
-def starting_noise(shape: tuple[int, ...], seeds: Sequence[int]) -> Tensor:
-    """Standard normal noise (B, *shape), each sample from its own seed alone, drawn on the CPU: the same on every machine."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds])
+def _joined(texts: Sequence[Text]) -> Text:
+    """Texts of one prompt each as a batch, less their ids."""
+    embeddings = [text.embeddings for text in texts if text.embeddings is not None]
+    return Text(mask=torch.cat([text.mask for text in texts]), embeddings=torch.cat(embeddings))
 
 
 def to_frames(video: Tensor) -> NDArray[np.uint8]:

@@ -10,16 +10,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
+from theseus_core.beginnings import STRENGTH, can_be_given, check_given
 from theseus_core.config import Config, Tree, dump, validate
 from theseus_core.contracts import Progress
 from theseus_core.data.clip import Clip
 from theseus_core.device import dtype_name
 from theseus_core.errors import TheseusError
 from theseus_core.files import read_json, read_lines, replacing, write_json
+from theseus_core.losses import psnr
 from theseus_core.model_folder import CodeSettings, Settings, find_model, fingerprint
-from theseus_core.pipeline import TextToVideo
-from theseus_core.render.video import read, sidecar_path
+from theseus_core.pipeline import TextToVideo, to_video
+from theseus_core.pretrained.lora import parse_lora
+from theseus_core.render.video import read, read_image, sidecar_path
 from theseus_core.versions import versions
 
 
@@ -36,15 +40,23 @@ class Recipe(CodeSettings):
     steps: int
     guidance_scale: float
     sampler: str
-    first_frames: str = Field("", description="the file of a clip that it begins with")
-    first_frames_hash: str = Field("", description="`content_hash` of that file")
+    dynamic_guidance: bool = False
+    cache: float = 0.0
+    image: str | None = Field(None, description="the file that the first frame was read from")
+    video: str | None = Field(None, description="the file that it began from")
+    first_frames: str | None = Field(None, description="the file of a clip that it continues")
+    given_hash: str | None = Field(None, description="`content_hash` of that file")
+    strength: float | None = Field(None, description="the share of the steps that changed the video")
     model: str = Field(description="as it was named: a run, a folder, a bundled or a hub name")
     model_hash: str = Field(description="`model_folder.fingerprint` of its weights and configurations")
+    lora: tuple[str, ...] = Field((), description="files of low-rank differences, each with its scale: FILE:0.8")
+    lora_hashes: tuple[str, ...] = Field((), description="`content_hash` of each of them")
     device: str
     dtype: str
     quantize: str = "none"
     offload: str = "none"
     compile: bool = False
+    tiling: bool = False
 
 
 class Sidecar(Config):
@@ -61,44 +73,77 @@ def describe(pipe: TextToVideo, model: str, settings: Settings, quantize: str, o
     return settings.model_dump() | {
         "model": model,
         "model_hash": fingerprint(find_model(model)),
+        "lora": tuple(str(each) for each, _ in pipe.loras),
+        "lora_hashes": tuple(content_hash(each.path) for each, _ in pipe.loras),
         "device": str(pipe.device),
         "dtype": dtype_name(pipe.dtype),
         "quantize": quantize,
         "offload": offload,
         "compile": compile,
+        "tiling": pipe.tiling,
     }
+
+
+def describe_given(
+    pipe: TextToVideo, image: Path | None, video: Path | None, first_frames: Path | None, strength: float | None
+) -> Tree:
+    """The part of a recipe about an image, a video to begin from, or a clip to continue; no model takes two of them.
+
+    Raises:
+        TheseusError: the model takes none, or needs one, or there is no such file.
+    """
+    check_given(pipe.generator, image is not None, video is not None, first_frames is not None, strength)
+    given = image or video or first_frames
+    if given is None:
+        return {}
+    if not given.is_file():
+        raise TheseusError(f"no such file: {given}")
+    strength = STRENGTH if video is not None and strength is None else strength
+    files = {"image": image, "video": video, "first_frames": first_frames}
+    named = {name: str(path) if path else None for name, path in files.items()}
+    return named | {"given_hash": content_hash(given), "strength": strength}
+
+
+def fit_to_video(pipe: TextToVideo, settings: Settings, video: Path, frames: int | None) -> Settings:
+    """The settings, with as many frames as a video has at their rate, if that is fewer.
+
+    Args:
+        frames: the number that was asked for; None for any.
+
+    Raises:
+        TheseusError: it cannot be read, or has fewer than were asked for.
+    """
+    there = len(read(video, settings.frames, (settings.height, settings.width), settings.fps).frames)
+    most = there - (there - 1) % pipe.tokenizer.time_factor
+    if frames is not None and there < frames:
+        raise TheseusError(f"the video has {there} frames at {settings.fps:g} a second, not: {frames}", hint=f"--frames {most}")
+    return settings.model_copy(update={"frames": min(settings.frames, most)})
 
 
 def load(recipe: Recipe) -> TextToVideo:
     """The pipeline that a recipe was made with.
 
     Raises:
-        TheseusError: the model is not the one of the recipe, or the machine cannot do what the recipe did.
+        TheseusError: the model or a LoRA is not the one of the recipe, or the machine cannot do what the recipe did.
     """
     found = fingerprint(find_model(recipe.model))
     if found != recipe.model_hash:
         hint = "it was trained on, or is another; name the right one with --model"
         raise TheseusError(f"the model has changed since (hash {recipe.model_hash} then, {found} now): {recipe.model}", hint=hint)
-    return TextToVideo.load(recipe.model, recipe.device, recipe.dtype, recipe.quantize, recipe.offload, recipe.compile)
-
-
-def first_frames(pipe: TextToVideo, recipe: Recipe) -> NDArray[np.uint8] | None:
-    """Those (T', H, W, 3) that the clip of a recipe begins with: as many as fit of the file that it names; None without one.
-
-    Raises:
-        TheseusError: the file is no video or is another than then, or the model continues no clips.
-    """
-    if not recipe.first_frames:
-        return None
-    path = Path(recipe.first_frames)
-    frames = read(path, recipe.frames, (recipe.height, recipe.width)).frames
-    if content_hash(path) != recipe.first_frames_hash:
-        raise TheseusError(f"the clip to continue has changed since: {path}", hint=f"its hash was {recipe.first_frames_hash}")
-    return frames[: pipe.can_be_given(len(frames), recipe.frames)]
+    for lora, then in zip(recipe.lora, recipe.lora_hashes, strict=True):
+        if content_hash(parse_lora(lora).path) != then:
+            raise TheseusError(f"the LoRA is not the one that it was made with: {lora}", hint="it was trained on, or is another")
+    return TextToVideo.load(
+        recipe.model, recipe.device, recipe.dtype, recipe.quantize, recipe.offload, recipe.compile, recipe.tiling, recipe.lora
+    )
 
 
 def make(pipe: TextToVideo, recipe: Recipe, progress: Progress | None = None) -> Clip:
-    """The clip that a recipe describes, by a pipeline loaded as the recipe says."""
+    """The clip that a recipe describes, by a pipeline loaded as the recipe says.
+
+    Raises:
+        TheseusError: the file that it begins from is gone, or is another than it was.
+    """
     return pipe.generate(
         recipe.prompt,
         seed=recipe.seed,
@@ -110,12 +155,56 @@ def make(pipe: TextToVideo, recipe: Recipe, progress: Progress | None = None) ->
         guidance_scale=recipe.guidance_scale,
         sampler=recipe.sampler,
         negative_prompt=recipe.negative_prompt,
-        progress=progress,
-        first_frames=first_frames(pipe, recipe),
+        image=_first_frame(recipe),
+        video=_beginning(recipe),
+        strength=recipe.strength,
+        first_frames=_continued(pipe, recipe),
+        dynamic_guidance=recipe.dynamic_guidance,
+        cache=recipe.cache,
         temperature=recipe.temperature,
         top_k=recipe.top_k,
         top_p=recipe.top_p,
+        progress=progress,
     )
+
+
+def _first_frame(recipe: Recipe) -> Tensor | None:
+    """(1, C, H, W)."""
+    if recipe.image is None:
+        return None
+    frame = read_image(_unchanged(recipe.image, recipe), (recipe.height, recipe.width))
+    return to_video(frame[None]).transpose(0, 1)
+
+
+def _beginning(recipe: Recipe) -> Tensor | None:
+    """(1, C, T, H, W)."""
+    if recipe.video is None:
+        return None
+    clip = read(_unchanged(recipe.video, recipe), recipe.frames, (recipe.height, recipe.width), recipe.fps)
+    return to_video(clip.frames).unsqueeze(0)
+
+
+def _continued(pipe: TextToVideo, recipe: Recipe) -> Tensor | None:
+    """(1, C, T', H, W): as many of the first frames as can be given."""
+    if recipe.first_frames is None:
+        return None
+    frames = read(_unchanged(recipe.first_frames, recipe), recipe.frames, (recipe.height, recipe.width)).frames
+    return to_video(frames[: can_be_given(pipe.tokenizer, len(frames), recipe.frames)]).unsqueeze(0)
+
+
+def _unchanged(name: str, recipe: Recipe) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        raise TheseusError(f"no such file: {path}", hint="the video was made from it")
+    if content_hash(path) != recipe.given_hash:
+        raise TheseusError(f"the file has changed since the video was made from it: {path}")
+    return path
+
+
+def cost_of_cache(pipe: TextToVideo, recipe: Recipe, clip: Clip, progress: Progress | None = None) -> float:
+    """How far a clip is from the same without a cache: PSNR in dB."""
+    exact = make(pipe, recipe.model_copy(update={"cache": 0.0}), progress)
+    return float(psnr(*(to_video(each.frames)[None] for each in (clip, exact))))
 
 
 def write_sidecar(video: Path, recipe: Recipe) -> Path:

@@ -31,8 +31,9 @@ def reconstruct(tokenizer: VideoTokenizer, clip: Clip, device: torch.device, dty
     video = to_video(clip.frames).unsqueeze(0)  # (1, 3, T, H, W)
     tokenizer.to(device)
     with autocast(device, dtype):
-        latents = tokenizer.encode(video.to(device), chunk=CHUNK)
-        decoded = tokenizer.decode(latents, chunk=CHUNK).float().cpu()
+        chunk = CHUNK if tokenizer.exact_in_chunks else None
+        latents = tokenizer.encode(video.to(device), chunk=chunk)
+        decoded = tokenizer.decode(latents, chunk=chunk).float().cpu()
     frames = to_frames(decoded[0])
     shown = to_video(frames).unsqueeze(0)  # what is measured is what the file will hold
     return Reconstruction(Clip(frames, clip.fps, clip.caption), float(psnr(shown, video)), float(ssim(shown, video)))

@@ -117,6 +117,20 @@ def load_part(folder: Path, group: Group) -> nn.Module:
     return model.eval()
 
 
+def blueprint(folder: Path, group: Group) -> nn.Module:
+    """The network of a part, in evaluation mode, on the meta device: its shapes without its weights, which are not read.
+
+    Raises:
+        TheseusError: as `load_part`, of the configuration.
+    """
+    name, tree = _described(folder, group)
+    module = family(group, name)
+    config = validate(module.Config, tree)
+    with torch.device("meta"):
+        model: nn.Module = module.Model(config)
+    return model.eval()
+
+
 def halve_weights(source: Path, target: Path, dtype: str) -> None:
     """Write a file of weights anew with two bytes for each number.
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from theseus_core.data.clip import Clip
 from theseus_core.data.writer import write_dataset
 from theseus_core.errors import TheseusError
-from theseus_core.pipeline import TextToVideo
+from theseus_core.pipeline import TextToVideo, to_video
 from theseus_core.render.video import read
 from theseus_core.train.generator import train_generator
 from theseus_core.train.runs import Report, configure_run
@@ -114,7 +115,7 @@ def test_words_become_a_video_either_way_and_again(theseus: Theseus, here: Path)
     assert result.code == 0, result.err
     assert "5 frames of 16x16 at 8 fps, 3 steps of masked, guidance 3" in result.err
     recipe = json.loads(Path("one.gif.json").read_text())["recipe"]
-    assert (recipe["top_k"], recipe["temperature"], recipe["top_p"], recipe["first_frames"]) == (8, 0.9, None, "")
+    assert (recipe["top_k"], recipe["temperature"], recipe["top_p"], recipe["first_frames"]) == (8, 0.9, None, None)
     assert "the same bytes" in theseus("replay", "one.gif.json").err
     result = theseus("generate", "a red square", "-o", "two.gif", "--decoder", "causal", "--top-p", "0.9")
     assert result.code == 0 and ", causal, guidance 3" in result.err.replace("8 fps, ", ", ")
@@ -129,18 +130,18 @@ def test_a_clip_is_continued(theseus: Theseus, here: Path) -> None:
     assert result.code == 0, result.err
     assert "continuing the first 3 frames of clip.gif, 2 are new" in result.err
     pipe = TextToVideo.load("runs/transformer", dtype="fp32")
-    first = read(Path("clip.gif"), 5, (16, 16)).frames
+    first = to_video(read(Path("clip.gif"), 5, (16, 16)).frames)[None]
     expected = pipe.generate("a red square", first_frames=first).frames
     made = read(Path("on.avi"), 5).frames
     assert len(made) == 5 and np.abs(made.astype(int) - expected).mean() < 12
-    other = pipe.generate("a red square", first_frames=255 - first).frames
+    other = pipe.generate("a red square", first_frames=-first).frames
     assert np.abs(other[:3].astype(int) - expected[:3]).mean() > 5
     assert "the same bytes" in theseus("replay", "on.avi.json").err
     Clip(255 - frames, 8.0).save("clip.gif")
     changed = theseus("replay", "on.avi.json")
-    assert changed.code == 1 and "has changed since: clip.gif" in changed.err
+    assert changed.code == 1 and "has changed since the video was made from it: clip.gif" in changed.err
     with pytest.raises(TheseusError, match="cannot begin with so many frames: 5"):
-        pipe.generate("a red square", first_frames=np.concatenate([first, first[:2]]))
+        pipe.generate("a red square", first_frames=torch.cat([first, first[:, :, :2]], dim=2))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_a_clip_is_continued(theseus: Theseus, here: Path) -> None:
         (["--decoder", "ddim"], "not trained for the sampler: ddim"),
         (["--top-p", "0"], "top_p"),
         (["--temperature", "-1"], "temperature"),
-        (["--first-frames", "missing.gif"], "cannot read the video: missing.gif"),
+        (["--first-frames", "missing.gif"], "no such file: missing.gif"),
         (["--frames", "1", "--first-frames", "clip.gif"], "nothing to continue in a video of so few frames: 1"),
     ],
 )

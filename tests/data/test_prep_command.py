@@ -55,10 +55,13 @@ def test_the_first_command_of_all(home: Path) -> None:
 def test_options_reach_the_dataset(home: Path) -> None:
     words = "gifs -o small --size 32x16 --fit stretch --min-frames 5 --max-frames 9 --long windows --fps 5 --chunk-size 1"
     words += " --limit 3 --seed 2 --layout folder --workers 1 --timeout 30 --memory 512"
+    words += " --source clips --per-file 2 --safety captions"
     theseus(*words.split())
     dataset = Dataset.open("small")
     expected = {"width": 32, "height": 16, "fit": "stretch", "min_frames": 5, "max_frames": 9, "long": "windows", "fps": 5.0}
     expected |= {"chunk_size": 1, "limit": 3, "seed": 2, "layout": "folder", "timeout": 30.0, "memory": 512, "captions": None}
+    expected |= {"source": "clips", "per_file": 2, "safety": ["captions"], "unsafe_labels": [], "unsafe_threshold": 0.5}
+    expected |= dict.fromkeys(("files", "splits", "fold", "template", "frame_rate")) | {"unsafe_frames": 4}
     assert dataset.settings == expected
     assert dataset.read(0).frames.shape[1:] == (16, 32, 3)
     assert {record.fps for record in dataset.records} == {5.0}
@@ -104,6 +107,19 @@ def test_exported_files_are_the_same_clips(home: Path) -> None:
     [
         ("gifs --seed 1", "--seed has no effect without --limit: 1"),
         ("--export x --fps 3 --min-frames 15", "no effect without a SOURCE: --fps --min-frames"),
+        ("--export x --source tgif --gifs y", "no effect without a SOURCE: --files --source"),
+        ("gifs --files x", "--files has no effect on sources of the kind clips: x"),
+        ("gifs --fold 2", "--fold has no effect on sources of the kind clips: 2"),
+        ("gifs --per-file 2", "per_file has no effect without windows"),
+        ("gifs --unsafe-threshold 0.2", "no effect without a classifier: --unsafe-threshold"),
+        ("gifs --unsafe-label porn", "no classifier has these labels: porn"),
+        ("gifs --download", "--download fetches the GIFs of a TGIF table, not: gifs"),
+        ("gifs --source ucf101 --template a_cat", "not a template of a caption: a_cat"),
+        ("gifs/a_red_dot_1.gif --source frames", "--source frames takes a folder, not a file: gifs/a_red_dot_1.gif"),
+        ("gifs/a_red_dot_1.txt --source kinetics", "not an annotation of Kinetics: gifs/a_red_dot_1.txt"),
+        ("gifs/a_red_dot_1.gif --source list", "not a captions file: gifs/a_red_dot_1.gif"),
+        ("nowhere --source ucf101", "no such file or folder: nowhere"),
+        ("gifs --source tgif", "--source tgif takes a table, not a folder: gifs"),
         ("--export x", "no prepared dataset at: dataset"),
         ("gifs --size big", "not a size: big"),
         ("gifs --size 128x", "not a size: 128x"),

@@ -222,6 +222,22 @@ def test_new_files_and_new_captions_are_noticed(tmp_path: Path) -> None:
         prepare([source], tmp_path / "out", SETTINGS)
 
 
+def test_a_dataset_of_an_earlier_version_with_fewer_settings_is_finished(tmp_path: Path) -> None:
+    source = good_files(tmp_path / "in")
+    run(source, tmp_path / "out")
+    file = tmp_path / "out" / "dataset.json"
+    described = json.loads(file.read_text())
+    for key in ("source", "per_file", "safety", "unsafe_frames"):
+        del described["settings"][key]
+    del described["splits"]
+    file.write_text(json.dumps(described))
+    assert run(source, tmp_path / "out").finished_before
+    described["settings"] = {"scenes": ["shapes"]}
+    file.write_text(json.dumps(described))
+    with pytest.raises(TheseusError, match=r"other settings \(width, height, .*\)"):
+        run(source, tmp_path / "out")
+
+
 def test_an_unfinished_run_with_other_settings_is_not_mixed_in(tmp_path: Path) -> None:
     source = good_files(tmp_path / "in")
     other = Ledger.open(tmp_path / "out" / ".partial", {"settings": "of another run"}, 4, [])

@@ -116,6 +116,11 @@ def test_names_as_captions(name: str, words: str) -> None:
             '{"file": "a.gif", "caption": "a cat"}\n{"video_path": "b.gif", "text": "it says \\"no\\", twice"}\n\n'
             '{"path": "a.gif", "caption": ["the cat"]}',
         ),
+        (
+            "c.json",
+            '[{"video_file": "a.gif", "description": "a cat"}, {"video_path": "b.gif", "text": "it says \\"no\\", twice"},'
+            ' {"path": "a.gif", "caption": ["the cat"]}]',
+        ),
     ],
 )
 def test_tables(tmp_path: Path, name: str, text: str) -> None:
@@ -136,14 +141,17 @@ def test_tables(tmp_path: Path, name: str, text: str) -> None:
         ("c.tsv", b"\ta cat\n", "no file named, line 1 of"),
         ("c.tsv", b"a.gif\ta cat\nb.gif\tcaf\xe9\n", "not UTF-8, line 2 of"),
         ("c.tsv", b"\n", "no captions in"),
-        ("c.csv", b"a.gif,a cat\n", "no column named file or path or video_path, line 1 of"),
-        ("c.csv", b"file,words\na.gif,a cat\n", "no column named caption or text, line 1 of"),
+        ("c.csv", b"a.gif,a cat\n", "no column named file or path or video_path or video_file, line 1 of"),
+        ("c.csv", b"file,words\na.gif,a cat\n", "no column named caption or text or description, line 1 of"),
         ("c.csv", b"file,caption\na.gif,a cat, asleep\n", "3 columns instead of 2, line 2 of"),
         ("c.jsonl", b'{"file": "a.gif", "caption": "\\ud800"}', "half a character, line 1 of"),
         ("c.csv", b'file,caption\n\na.gif,"a "cat\n', "malformed .*, line 3 of"),
         ("c.jsonl", b'{"file": "a.gif", "caption": "x"}\n{"file": \n', "not JSON, line 2 of"),
         ("c.jsonl", b'["a.gif", "a cat"]\n', "no file and caption, line 1 of"),
         ("c.jsonl", b'{"file": "a.gif", "caption": 3}\n', "no caption, line 1 of"),
+        ("c.json", b'{"file": "a.gif", "caption": "x"}', "not a list of files and captions"),
+        ("c.json", b'[{"file": "a.gif", "caption": "x"}, {"file": "b.gif"}]', "no file and caption, entry 2 of"),
+        ("c.json", b"[{]", "not a JSON file"),
         ("c.xlsx", b"", "not a captions file"),
     ],
 )

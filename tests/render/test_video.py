@@ -10,7 +10,8 @@ from PIL import Image
 from theseus_core.data.clip import Clip
 from theseus_core.errors import TheseusError
 from theseus_core.render.plots import curves
-from theseus_core.render.video import check, gif_times, sidecar_path, timing_note, write
+from theseus_core.render.video import check, gif_times, read_image, sidecar_path, timing_note, write
+from theseus_core.render.video import read as read_clip
 
 ENDINGS = [".mp4", ".webm", ".avi", ".gif"]
 
@@ -198,3 +199,28 @@ def test_one_frame_and_a_single_pixel_row(tmp_path: Path) -> None:
     for ending in (*ENDINGS, ""):
         write(clip, tmp_path / f"one{ending}")
     assert len(read(tmp_path / "one.mp4")[0]) == 1
+
+
+def test_a_video_is_read_at_another_rate(tmp_path: Path) -> None:
+    clip = moving_square(frames=12, fps=12)
+    write(clip, tmp_path / "clip.avi")
+    assert len(read_clip(tmp_path / "clip.avi", 100).frames) == 12
+    for fps, count in ((6, 6), (24, 24), (12, 12)):
+        found = read_clip(tmp_path / "clip.avi", 100, fps=fps)
+        assert (len(found.frames), found.fps) == (count, fps)
+        left = [int(np.flatnonzero(frame[16, :, 0] > 110)[0]) for frame in found.frames]
+        assert left == [2 * int(index * 12 / fps) for index in range(count)]
+    assert len(read_clip(tmp_path / "clip.avi", 5, fps=24).frames) == 5
+
+
+def test_a_picture_is_cut_in_the_middle_and_laid_over_white(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 60, 4), np.uint8)
+    pixels[:, 20:40] = (10, 200, 30, 255)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    found = read_image(tmp_path / "wide.png", (20, 20))
+    assert found.shape == (20, 20, 3) and (found == (10, 200, 30)).all()
+    assert (read_image(tmp_path / "wide.png", (20, 60))[:, :20] == 255).all(), "what is transparent is white"
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("text.png", "nothing.png"):
+        with pytest.raises(TheseusError, match=f"cannot read the image: .*{name}"):
+            read_image(tmp_path / name, (8, 8))

@@ -11,6 +11,7 @@ import typer
 
 from theseus_cli import console
 from theseus_cli.options import (
+    MACHINE,
     CompileOption,
     DeviceOption,
     DType,
@@ -20,16 +21,18 @@ from theseus_cli.options import (
     Quantize,
     QuantizeOption,
     SeedOption,
+    TilingOption,
     parse_size,
 )
+from theseus_cli.prediction import predict
 from theseus_core.errors import TheseusError
 
 if TYPE_CHECKING:
-    from theseus_core.config import Tree
+    from theseus_core.model_folder import Settings
     from theseus_core.pipeline import TextToVideo
     from theseus_core.recipe import Recipe
 
-
+READ_AHEAD = 64  # prompts encoded at once, before the text encoder is let go
 CODES = "Models that write codes"  # a panel of the help text
 
 
@@ -54,6 +57,12 @@ def generate(
         str | None,
         typer.Option(
             "--model", help="A run, a model folder, a bundled or a hub name.", show_default="runs/transformer, else bundled"
+        ),
+    ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lora", metavar="FILE:SCALE", help="Differences to the model, as a LoRA file; may be given again.", show_default=False
         ),
     ] = None,
     negative_prompt: Annotated[str, typer.Option("--negative-prompt", help="What to lead away from.", show_default=False)] = "",
@@ -83,32 +92,66 @@ def generate(
     frames: Annotated[int | None, typer.Option("--frames", help="Number of frames.", show_default="the model's")] = None,
     size: Annotated[str | None, typer.Option("--size", help="128, or WIDTHxHEIGHT: 720x480.", show_default="the model's")] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Frames a second of the file.", show_default="the model's")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="The first frame, for a model that continues one.")] = None,
+    video: Annotated[Path | None, typer.Option("--video", help="A video to begin from, in place of noise alone.")] = None,
+    strength: Annotated[
+        float | None, typer.Option("--strength", help="How much of that video changes, above 0, up to 1.", show_default="0.8")
+    ] = None,
+    cache: Annotated[
+        float | None,
+        typer.Option(
+            "--cache", help="Leave steps out where that costs no more than this error; 0.02 halves the time.", show_default="none"
+        ),
+    ] = None,
+    cache_check: Annotated[
+        bool, typer.Option("--cache-check", help="Make each video without --cache too, and say how far off it is.")
+    ] = False,
+    dynamic_guidance: Annotated[
+        bool, typer.Option("--dynamic-guidance", help="Guidance grows with the steps, as the 5b was shown.", show_default=False)
+    ] = False,
     device: DeviceOption = "auto",
     dtype: DTypeOption = DType.auto,
     quantize: QuantizeOption = Quantize.none,
     offload: OffloadOption = Offload.none,
     compile: CompileOption = False,
+    tiling: TilingOption = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Predict memory, time and disk; nothing is made.", rich_help_panel=MACHINE)
+    ] = False,
 ) -> None:
     """Make a video of each prompt, and beside it a JSON file from which `theseus replay` makes it again."""
     asked = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
     several = len(asked) * num_videos > 1 or prompts_file is not None
     target = choose_output(output, asked, several)
-    refuse_undecodable(*asked, negative_prompt, str(target))
+    files = [str(path) for path in (target, image, video, first_frames) if path]
+    refuse_undecodable(*asked, negative_prompt, *files, *(lora or []))
     height, width = parse_size(size) if size else (None, None)
     changes = {"frames": frames, "height": height, "width": width, "fps": fps, "steps": steps, "sampler": sampler}
-    changes |= {"guidance_scale": guidance, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    changes |= {"guidance_scale": guidance, "dynamic_guidance": dynamic_guidance or None, "cache": cache}
+    changes |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
 
     from theseus_core.config import validate
+    from theseus_core.estimate import plan_for
     from theseus_core.model_folder import default_model
     from theseus_core.pipeline import TextToVideo
-    from theseus_core.recipe import Recipe, describe
+    from theseus_core.recipe import Recipe, describe, describe_given, fit_to_video
     from theseus_core.render.video import check
 
     name = model or default_model()
-    pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile)
-    common = describe(pipe, name, pipe.settings(**changes), quantize.value, offload.value, compile)
-    if first_frames is not None:
-        common |= continued(pipe, first_frames, common)
+    if dry_run:
+        plan = plan_for(device, dtype.value, quantize.value, offload.value, compile, tiling)
+        predict(name, changes, plan, len(asked) * num_videos)
+        return
+    pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile, tiling, lora or ())
+    settings = pipe.settings(**changes)
+    given = describe_given(pipe, image, video, first_frames, strength)
+    if video:
+        settings = fit_to_video(pipe, settings, video, frames)
+    if first_frames:
+        say_what_is_new(pipe, settings, first_frames)
+    if cache_check and not settings.cache:
+        raise TheseusError("without a cache there is nothing to check: --cache-check", hint="--cache 0.02")
+    common = given | describe(pipe, name, settings, quantize.value, offload.value, compile)
     recipes = [
         validate(Recipe, common | {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed + number})
         for prompt in asked
@@ -117,9 +160,9 @@ def generate(
     check(Path("0000.mp4") if several else target, recipes[0].height, recipes[0].width, recipes[0].fps)
     introduce(pipe, recipes[0], asked)
     if several:
-        make_all(pipe, recipes, target)
+        make_all(pipe, recipes, target, cache_check)
     else:
-        make_one(pipe, recipes[0], target)
+        make_one(pipe, recipes[0], target, check=cache_check)
         console.say_next(f"theseus replay {shlex.quote(f'{target}.json')}")
     console.emit(target)
 
@@ -141,17 +184,14 @@ def choose_output(output: Path | None, prompts: list[str], several: bool) -> Pat
     return output
 
 
-def continued(pipe: TextToVideo, path: Path, settings: Tree) -> Tree:
-    """What a recipe says of a clip to continue; says how much of it will be."""
-    from theseus_core.recipe import content_hash
+def say_what_is_new(pipe: TextToVideo, settings: Settings, path: Path) -> None:
+    """Say how much of a clip will be continued."""
+    from theseus_core.beginnings import can_be_given
     from theseus_core.render.video import read
 
-    refuse_undecodable(str(path))
-    size = settings["height"], settings["width"]
-    found = len(read(path, settings["frames"], size).frames)
-    used = pipe.can_be_given(found, settings["frames"])
-    console.say(f"continuing the first {used} frames of {path}, {settings['frames'] - used} are new")
-    return {"first_frames": str(path), "first_frames_hash": content_hash(path)}
+    found = len(read(path, settings.frames, (settings.height, settings.width)).frames)
+    used = can_be_given(pipe.tokenizer, found, settings.frames)
+    console.say(f"continuing the first {used} frames of {path}, {settings.frames - used} are new")
 
 
 def refuse_undecodable(*words: str) -> None:
@@ -180,18 +220,27 @@ def read_prompts(path: Path) -> list[str]:
 def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
     """Say what works with what, and which words it cannot know."""
     from theseus_core.model_folder import find_model, unfinished
+    from theseus_core.quantize import what_it_gains
 
     shape = f"{recipe.frames} frames of {recipe.width}x{recipe.height} at {recipe.fps:g} fps"
     steps = "" if recipe.sampler in pipe.generator.stepless else f"{recipe.steps} steps of "
     how = f"{steps}{recipe.sampler}, guidance {recipe.guidance_scale:g}"
     console.say(f"model: {recipe.model} on {recipe.device} in {recipe.dtype}: {shape}, {how}")
+    if recipe.image:
+        console.say(f"the first frame: the middle of {recipe.image} at {recipe.width}x{recipe.height}")
+    if recipe.video:
+        console.say(f"it begins from {recipe.video}, of which {recipe.strength:.0%} of the steps change something")
     if so_far := unfinished(find_model(recipe.model)):
         console.say(f"its training has not ended, this is how it is after {so_far}")
     if pipe.quantized:
         before, after = (
             sum(sizes) / 2**20 for sizes in zip(*[(q.bytes_before, q.bytes_after) for q in pipe.quantized], strict=True)
         )
-        console.say(f"{recipe.quantize}: {before:.1f} MiB of weights became {after:.1f}")
+        gain = what_it_gains(recipe.quantize, pipe.device)
+        console.say(f"{recipe.quantize}: {before:.1f} MiB of weights became {after:.1f}; {gain}")
+    for each, keys in pipe.loras:
+        where = "added to the weights" if recipe.quantize == "none" else "beside the quantized weights"
+        console.say(f"LoRA {each.path}: {keys} of {keys} keys matched, {where} at {each.scale:g} of its strength")
     for prompt in dict.fromkeys(prompts):
         admit_unknown_words(pipe, prompt)
         tokens, most = pipe.text_encoder.count_tokens(prompt), pipe.text_encoder.max_tokens
@@ -217,30 +266,51 @@ def admit_unknown_words(pipe: TextToVideo, prompt: str) -> None:
         console.say(f"nearest that it knows: {'; '.join(nearest(prompt, known))}")
 
 
-def make_one(pipe: TextToVideo, recipe: Recipe, output: Path, label: str = "generating") -> None:
-    """Make one video and its sidecar."""
-    from theseus_core.recipe import is_uniform, make, write_sidecar
+def make_one(pipe: TextToVideo, recipe: Recipe, output: Path, label: str = "generating", check: bool = False) -> None:
+    """Make one video and its sidecar.
+
+    Args:
+        check: make it without a cache too, and say how far off it is.
+    """
+    from theseus_core.recipe import cost_of_cache, is_uniform, make, write_sidecar
     from theseus_core.render.video import timing_note, write
 
     with console.progress(label) as advance:
         clip = make(pipe, recipe, progress=advance)
+    if pipe.cached is not None:
+        console.say(pipe.cached.report())
+    if check:
+        with console.progress("without a cache") as advance:
+            console.say(f"against the same without a cache: {cost_of_cache(pipe, recipe, clip, advance):.1f} dB PSNR")
     if is_uniform(clip.frames):
-        console.warn(f"every frame is nearly one colour; the model is trained too little, or has diverged: {output}")
+        console.warn(f"every frame is nearly one colour; {why_uniform(recipe)}: {output}")
     if note := timing_note(output, recipe.fps):
         console.say(note)
     write_sidecar(write(clip, output), recipe)
 
 
-def make_all(pipe: TextToVideo, recipes: list[Recipe], folder: Path) -> None:
+def why_uniform(recipe: Recipe) -> str:
+    """What is likely to be wrong where nothing is to be seen."""
+    if recipe.dtype == "fp16":
+        return "its numbers may be too large for fp16 (--dtype bf16), or the model is trained too little"
+    if recipe.quantize != "none":
+        return f"{recipe.quantize} may be too coarse for it (leave --quantize out), or the model is trained too little"
+    return "the model is trained too little, or has diverged"
+
+
+def make_all(pipe: TextToVideo, recipes: list[Recipe], folder: Path, check: bool = False) -> None:
     """Make what is missing of `0000.mp4, 0001.mp4, ...`, and keep `index.jsonl` in step."""
     from theseus_core.recipe import append_to_index, is_made, write_index
 
     videos = [folder / f"{number:04d}.mp4" for number in range(len(recipes))]
     there = [is_made(video, recipe) for video, recipe in zip(videos, recipes, strict=True)]
+    missing = [number for number, made in enumerate(there) if not made]
     write_index(folder, list(compress(videos, there)), list(compress(recipes, there)))
-    for number, (video, recipe) in enumerate(zip(videos, recipes, strict=True)):
-        if not there[number]:
-            make_one(pipe, recipe, video, label=f"{number + 1} of {len(recipes)}")
-            append_to_index(folder, video, recipe)
+    for place, number in enumerate(missing):
+        video, recipe = videos[number], recipes[number]
+        if place % READ_AHEAD == 0:
+            pipe.remember([recipe.negative_prompt, *(recipes[next_].prompt for next_ in missing[place : place + READ_AHEAD])])
+        make_one(pipe, recipe, video, label=f"{number + 1} of {len(recipes)}", check=check)
+        append_to_index(folder, video, recipe)
     write_index(folder, videos, recipes)  # in order, where what was missing lay between
     console.say(f"{there.count(False)} made, {there.count(True)} were there already")

@@ -16,11 +16,19 @@ NameArgument = Annotated[str, typer.Argument(help="A run, a model folder, a bund
 SHOWN_WORDS, SHOWN_PROMPTS = 60, 40
 
 
-class Half(StrEnum):
-    """Two bytes for each weight."""
+class Precision(StrEnum):
+    """Of the weights of a copy."""
 
     bf16 = "bf16"
     fp16 = "fp16"
+    fp32 = "fp32"
+
+
+class Layout(StrEnum):
+    """Whose files a copy has."""
+
+    theseus = "theseus"
+    diffusers = "diffusers"
 
 
 @app.callback(invoke_without_command=True)
@@ -74,13 +82,20 @@ def show(name: NameArgument, json: JsonOption = False) -> None:
 def export(
     name: NameArgument,
     output: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.", show_default=False)],
-    dtype: Annotated[Half, typer.Option("--dtype", help="Precision of the weights.")] = Half.bf16,
+    dtype: Annotated[
+        Precision, typer.Option("--dtype", help="Of the weights; fp32 for --layout diffusers alone.")
+    ] = Precision.bf16,
+    layout: Annotated[
+        Layout, typer.Option("--layout", help="Theseus' own files, or those that diffusers reads as a CogVideoX.")
+    ] = Layout.theseus,
 ) -> None:
     """Copy a model for others, with weights of half the size."""
-    from theseus_core.model_folder import export_model, find_model, summary
+    from theseus_core.model_folder import export_model, export_released, find_model, summary
 
+    if dtype == Precision.fp32 and layout == Layout.theseus:
+        raise typer.BadParameter("a copy is of half the size; fp32 is for --layout diffusers", param_hint="--dtype")
     folder = find_model(name, "tokenizer")  # that alone would do too
-    export_model(folder, output, dtype.value)
+    (export_released if layout == Layout.diffusers else export_model)(folder, output, dtype.value)
     before, after = (summary(name, place)["bytes"] / 2**20 for place in (folder, output))
     console.say(f"wrote {output}: weights in {dtype}, {before:.1f} MiB became {after:.1f}")
     console.emit(output)

@@ -121,19 +121,43 @@ def vae(
 @app.command()
 def transformer(
     data: DataOption = Path("dataset"),
-    vae: Annotated[Path, typer.Option("--vae", help="A trained tokenizer: a run or a model folder.", rich_help_panel=RUN)] = Path(
-        "runs/vae"
-    ),
-    output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.", rich_help_panel=RUN)] = Path(
-        "runs/transformer"
-    ),
+    vae: Annotated[
+        Path | None,
+        typer.Option(
+            "--vae",
+            help="A trained tokenizer: a run or a model folder.",
+            rich_help_panel=RUN,
+            show_default="runs/vae, or that of --init",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The run's folder.",
+            rich_help_panel=RUN,
+            show_default="runs/transformer, or runs/lora with --lora",
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", help="A model to go on from: a run, a folder, a bundled or a hub name.", rich_help_panel=RUN),
+    ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option("--lora", min=1, help="Train differences of this rank to the model of --init.", rich_help_panel=RUN),
+    ] = None,
     family: Annotated[str | None, typer.Option("--family", help="dit; or autoregressive: of codes.", rich_help_panel=RUN)] = None,
     text: Annotated[
         str | None,
         typer.Option("--text", help="builtin; or frozen: clip, bert, t5, ..., a hub name or a folder.", rich_help_panel=RUN),
     ] = None,
     quantize: Annotated[
-        Quantize | None, typer.Option("--quantize", help="Bits of a frozen text encoder.", rich_help_panel=TRAINING)
+        Quantize | None,
+        typer.Option(
+            "--quantize", help="Bits of what is frozen: the text encoder, and with --lora the model.", rich_help_panel=TRAINING
+        ),
     ] = None,
     preset: PresetOption = "small",
     config: ConfigOption = None,
@@ -161,9 +185,16 @@ def transformer(
         flags["quantize"] = quantize.value
     if text is not None:
         flags |= _text_flags(text)
+    flags |= {key: value for key, value in {"init": init, "lora": lora}.items() if value is not None}
     run = _configured("transformer", preset, config, flags, settings, data, epochs)
+    if run.init and vae is not None:
+        raise TheseusError(f"the model of --init brings its own tokenizer, and it cannot be: --vae {vae}", hint="leave it out")
+    vae = None if run.init else vae or Path("runs/vae")
+    output = output or Path("runs/lora" if run.lora else "runs/transformer")
+    what = run.init or f"{run.family} ({run.model_preset})"
+    what = f"differences of rank {run.lora} to {what}" if run.lora else what
     with _reported("training") as report:
-        report.note(f"training {run.family} ({run.model_preset}) on {data} and {vae}, {run.train.steps} steps, into {output}")
+        report.note(f"training {what} on {data}{f' and {vae}' if vae else ''}, {run.train.steps} steps, into {output}")
         outcome = train_generator(run, data, vae, output, report, resume)
     _tell(outcome, as_json, f'theseus generate "your words"{_changed("--model", output, "runs/transformer")} -o out.mp4')
 

@@ -19,10 +19,10 @@ from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from theseus_core.data.filters import Rejected
+from theseus_core.data.filters import MAX_PIXELS, Rejected
 from theseus_core.data.gif import OVER_WHITE, DamagedGif, Gif
+from theseus_core.data.pictures import FRAME_RATE, FrameFilm
 
-MAX_PIXELS = 8192 * 8192  # of one frame
 HEAD = 400  # bytes that tell a format
 Shown = tuple[av.VideoFrame, float, float]  # a frame, when it appears, when it disappears: seconds from the first frame
 
@@ -45,23 +45,22 @@ def sniff(head: bytes) -> str | None:
 
 
 @contextmanager
-def open_film(path: Path) -> Iterator[GifFilm | VideoFilm]:
-    """Open a regular file for decoding; what the decoder complains about inside the block is an error.
+def open_film(path: Path, frame_rate: float = FRAME_RATE) -> Iterator[GifFilm | VideoFilm | FrameFilm]:
+    """Open a regular file, or a folder of pictures, for decoding; what the decoder complains about inside the block is an error.
+
+    Args:
+        frame_rate: of a folder of pictures, in frames a second.
 
     Raises:
         Rejected: empty, not_video, no_video, too_large or damaged, here or while the film is read.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        kind = sniff(head := file.read(HEAD))
-        if not head:
-            raise Rejected("empty", "0 bytes")
-        if kind is None:
-            raise Rejected("not_video", f"unknown content, it begins with {head[:8].hex(' ')}")
-        data = head + file.read() if kind == "gif" else b""
+    kind, data = ("frames", b"") if path.is_dir() else _read(path)
     with _listening() as complaints:
         try:
-            if kind == "gif":
+            if kind == "frames":
+                yield FrameFilm(path, frame_rate, complaints)
+            elif kind == "gif":
                 yield GifFilm(data, complaints)
             else:
                 with _open(path, kind) as container:
@@ -72,6 +71,17 @@ def open_film(path: Path) -> Iterator[GifFilm | VideoFilm]:
             raise
         except (av.FFmpegError, EOFError) as error:  # some come as PermissionError or EOFError, and name the whole path
             raise Rejected("damaged", _first(complaints) or getattr(error, "strerror", None) or type(error).__name__) from error
+
+
+def _read(path: Path) -> tuple[str, bytes]:
+    """The format of a file, and its bytes where it is a GIF."""
+    with path.open("rb") as file:
+        kind = sniff(head := file.read(HEAD))
+        if not head:
+            raise Rejected("empty", "0 bytes")
+        if kind is None:
+            raise Rejected("not_video", f"unknown content, it begins with {head[:8].hex(' ')}")
+        return kind, head + file.read() if kind == "gif" else b""
 
 
 @contextmanager

@@ -15,6 +15,9 @@ from theseus_core.data.shards import CHUNK_SIZE, Frames
 Fit = Literal["crop", "letterbox", "stretch"]
 Long = Literal["reject", "trim", "windows"]
 Layout = Literal["auto", "folder", "captions"]
+Kind = Literal["auto", "clips", "frames", "tgif", "ucf101", "kinetics", "list"]  # of a source
+
+MAX_PIXELS = 8192 * 8192  # of one frame
 
 REASONS = {
     "empty": "no bytes in it",
@@ -27,7 +30,10 @@ REASONS = {
     "too_long": "more frames than --max-frames",
     "too_large": "more pixels than any real clip",
     "duplicate": "same frames as another file",
-    "no_caption": "not named in the captions file",
+    "no_caption": "no caption or label for it",
+    "missing": "named in a table, but not there",
+    "unsafe_caption": "a word of its captions, by --safety captions",
+    "unsafe_frames": "by the classifier of --safety",
     "timeout": "took longer than --timeout",
     "memory": "needed more than --memory",
     "crashed": "the decoder died of it",
@@ -59,7 +65,18 @@ class PrepSettings(Config):
     long: Long = "reject"
     fps: float | None = Field(None, gt=0, le=1000, description="frames a second, above 0")
     layout: Layout = "auto"
-    captions: str | None = Field(None, description="a .tsv, .csv or .jsonl file")
+    captions: str | None = Field(None, description="a .tsv, .csv, .jsonl or .json file")
+    source: Kind = "auto"
+    files: str | None = Field(None, description="the folder of the files that a table names")
+    splits: str | None = Field(None, description="the folder of the official lists")
+    fold: int | None = Field(None, ge=1, le=3, description="1, 2 or 3: which official lists of ucf101")
+    template: str | None = Field(None, description='what makes a caption of a class, such as "a video of {subject} {action}"')
+    frame_rate: float | None = Field(None, gt=0, le=1000, description="frames a second of folders of frames, above 0")
+    per_file: int | None = Field(None, ge=1, description="windows of one file, evenly spread")
+    safety: tuple[str, ...] = Field((), description='"captions", and image classifiers by name or folder')
+    unsafe_labels: tuple[str, ...] = Field((), description="labels of the classifiers")
+    unsafe_threshold: float = Field(0.5, gt=0, le=1, description="above 0, at most 1")
+    unsafe_frames: int = Field(4, ge=1, le=1000, description="frames of a clip that are looked at")
     limit: int | None = Field(None, ge=1, description="at least 1 file")
     seed: int = 0
     chunk_size: int = Field(CHUNK_SIZE, ge=1, le=CHUNK_SIZE, description=f"clips, at most {CHUNK_SIZE}")
@@ -70,7 +87,14 @@ class PrepSettings(Config):
     def _ordered(self) -> PrepSettings:
         if self.min_frames > self.max_frames:
             raise ValueError(f"min_frames {self.min_frames} is above max_frames {self.max_frames}")
+        if self.per_file is not None and self.long != "windows":
+            raise ValueError("per_file has no effect without windows")
         return self
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """What `safety` names besides the filter of captions."""
+        return tuple(name for name in self.safety if name != "captions")
 
 
 F = TypeVar("F", covariant=True)
@@ -103,12 +127,12 @@ def cut(film: Film[F], resize: Callable[[F, Frames], None], settings: PrepSettin
     """
     if film.length is not None:
         frames, seconds = film.length
-        _check(frames if settings.fps is None else _ticks(seconds, settings.fps), settings)
+        _check(frames if settings.fps is None else ticks(seconds, settings.fps), settings)
     clip = np.empty((settings.max_frames, settings.height, settings.width, 3), np.uint8)
     times: list[float] = []  # at which the frames of the clip appear
     count, found = 0, False
     for frame, appears, disappears in film:
-        for repeat in range(1 if settings.fps is None else _ticks(disappears, settings.fps) - _ticks(appears, settings.fps)):
+        for repeat in range(1 if settings.fps is None else ticks(disappears, settings.fps) - ticks(appears, settings.fps)):
             if count == settings.max_frames:
                 _check(count + 1, settings)
                 yield clip, settings.fps or _rate(times)
@@ -135,7 +159,7 @@ def _check(frames: int, settings: PrepSettings) -> None:
         raise Rejected("too_long", f"more than {settings.max_frames} frames")
 
 
-def _ticks(seconds: float, fps: float) -> int:
+def ticks(seconds: float, fps: float) -> int:
     """How many frames of a steady rate appear before this time; a sixteenth of one forgives timestamps in whole milliseconds."""
     return max(0, ceil(seconds * fps - 1 / 16))
 

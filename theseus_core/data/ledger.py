@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from theseus_core.config import Tree
 from theseus_core.data.shards import Record
+from theseus_core.data.sources.splits import stricter
 from theseus_core.data.writer import ChunkWriter, Place, cannot_write
 from theseus_core.errors import TheseusError
 from theseus_core.files import printable
@@ -34,6 +35,7 @@ class Source:
 
     Attributes:
         problem: reason and detail where it is rejected unopened.
+        split: see `Record`.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Source:
     captions: tuple[str, ...]
     caption_from: str
     problem: tuple[str, str] | None
+    split: str | None = None
 
 
 class Ledger(AbstractContextManager["Ledger"]):
@@ -143,7 +146,7 @@ class Ledger(AbstractContextManager["Ledger"]):
     def _take(self, file: Source, clip: Tree) -> bool:
         known = self._records.get(clip["key"])
         if known is not None:
-            self._records[clip["key"]] = _with_captions(known, file)
+            self._records[clip["key"]] = replace(_with_captions(known, file), split=stricter(known.split, file.split))
             return False
         place = self._place.settled(self._chunk_size)
         self._records[clip["key"]] = Record(
@@ -153,6 +156,7 @@ class Ledger(AbstractContextManager["Ledger"]):
             chunk=place.chunk,
             index=place.index,
             offset=place.offset,
+            split=file.split,
             **clip,
         )
         self._place = place.after(clip["bytes"])

@@ -87,14 +87,21 @@ def window_starts(frames: int, length: int, count: int) -> list[int]:
 
 
 def split(dataset: Clips, hold_out: float) -> tuple[list[int], list[int]]:
-    """Places of the clips to train on and of those held out: a share of the sources, by a hash of their names.
+    """Places of the clips to train on and of those held out.
 
-    Windows of one long source stay together; a source keeps its side when the dataset grows.
+    Official splits are obeyed: "val" is held out, and "test" is in neither. Without a "val", it is a share of the sources, by a
+    hash of their names: windows of one long source stay together, and a source keeps its side when the dataset grows.
     """
-    held = [i for i, record in enumerate(dataset.records) if _position(record.source) < hold_out]
-    if len(held) == len(dataset):  # of one clip or two: there must be something to train on
+    free = [i for i, record in enumerate(dataset.records) if record.split in (None, "train")]
+    held = [i for i, record in enumerate(dataset.records) if record.split == "val"]
+    if not held:
+        held = [i for i in free if _position(dataset.records[i].source) < hold_out]
+    if not set(free) - set(held):  # of one clip or two: there must be something to train on
         held = []
-    return sorted(set(range(len(dataset))) - set(held)), held
+    trained = sorted(set(free) - set(held))
+    if not trained:
+        raise TheseusError(f"all clips are in the official test or val split: {dataset.path}", hint="prepare some to train on, too")
+    return trained, held
 
 
 def _position(source: str) -> float:

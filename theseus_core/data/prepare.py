@@ -1,6 +1,6 @@
 """From files and folders of clips to a prepared dataset: the whole of `theseus prep`.
 
-    find -> captions -> worker processes -> ledger (journal, chunks) -> publish
+    gather -> captions -> worker processes -> safety -> ledger (journal, chunks) -> publish
 
 A journal line is written for each file once its clips are on the disk. Everything in a dataset is a function of the journal and of
 the files found, so a run that was killed at any moment goes on where its journal ends, and comes to the same bytes.
@@ -14,7 +14,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from theseus_core.data.clip import Clip, spread
 from theseus_core.data.filters import PrepSettings
 from theseus_core.data.ledger import Ledger, Source
 from theseus_core.data.pool import Job, Pool
-from theseus_core.data.shards import Dataset, read_description
-from theseus_core.data.sources.folders import Found, caption_from_name, find
+from theseus_core.data.safety import Inspect, open_classifiers, unsafe_words
+from theseus_core.data.shards import Dataset, decode_frames, read_description
+from theseus_core.data.sources.folders import Found, caption_from_name
+from theseus_core.data.sources.gather import Gathered, gather
 from theseus_core.data.sources.tables import NAMES, match, read_table
 from theseus_core.data.writer import PARTIAL, publish, take_back, write_rejected, writing
 from theseus_core.errors import TheseusError
@@ -41,11 +43,14 @@ class Summary:
 
     Attributes:
         path: the dataset.
-        found, kept: files; found = kept + the sum of rejected.
+        found, kept: files; found = kept + the sum of rejected, and files that a table names in vain are found, and rejected.
         rejected: files by reason, see `filters.REASONS`.
         clips, frames, bytes: what the dataset holds; a file may give several clips.
-        captions: clips by where their captions come from: "sidecar", "table" or "name".
+        captions: clips by where their captions come from: "sidecar", "table", "class" or "name".
         captions_without_file: rows of captions files that fit no file.
+        splits: clips by official split, where there are any.
+        kinds: what the sources were taken for.
+        notes: what was found in them that is worth saying, a line each.
         finished_before: there was nothing to do.
     """
 
@@ -58,6 +63,9 @@ class Summary:
     bytes: int
     captions: dict[str, int]
     captions_without_file: int
+    splits: dict[str, int]
+    kinds: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     finished_before: bool = False
 
 
@@ -73,42 +81,50 @@ def prepare(
     """Prepare a dataset, or go on with one that was interrupted.
 
     Args:
-        sources: files and folders.
+        sources: files, folders and tables; see `sources.gather`.
         progress: called with files done and files in all.
         draw_sheet: draws evenly chosen clips as a picture, into the file named.
 
     Raises:
-        TheseusError: no clips, or none that can be kept (`rejected.jsonl` says why); a captions file that cannot be used; an output
-            that holds something else, or a dataset with other settings or of other files, or that cannot be written.
+        TheseusError: no clips, or none that can be kept (`rejected.jsonl` says why); a captions file, a table or a classifier that
+            cannot be used; an output that holds something else, or a dataset with other settings or of other files, or that cannot
+            be written.
     """
     with writing(output):
         _check_output(output)
-    described, files, table_rows_left = _describe(sources, output, settings)
+    gathered = gather(sources, settings, leave_out=output)
+    described, files, table_rows_left = _describe(sources, settings, gathered)
     if (output / "dataset.json").exists():
-        return _finished(output, described)
-    with writing(output):
-        take_back(output)
-        with Ledger.open(output / PARTIAL, described, settings.chunk_size, files) as ledger:
-            for answer, spool in _answers(ledger, settings, workers):
-                ledger.enter(answer, spool)
-                if progress is not None:
-                    progress(ledger.done, len(files))
-            assert ledger.done == len(files)
-        return _finish(output, described, ledger, table_rows_left, draw_sheet)
+        summary = _finished(output, described)
+    else:
+        inspect = open_classifiers(settings)
+        with writing(output):
+            take_back(output)
+            with Ledger.open(output / PARTIAL, described, settings.chunk_size, files) as ledger:
+                for answer, spool in _answers(ledger, settings, workers):
+                    ledger.enter(_inspected(answer, spool, inspect), spool)
+                    if progress is not None:
+                        progress(ledger.done, len(files))
+                assert ledger.done == len(files)
+            summary = _finish(output, described, ledger, table_rows_left, draw_sheet)
+    return replace(summary, kinds=tuple(gathered.kinds), notes=tuple(gathered.notes))
 
 
-def _describe(sources: Sequence[Path], output: Path, settings: PrepSettings) -> tuple[Tree, list[Source], int]:
+def _describe(sources: Sequence[Path], settings: PrepSettings, gathered: Gathered) -> tuple[Tree, list[Source], int]:
     """Settings and a hash of the input, the files with their captions, and how many rows of captions fit no file."""
-    found = find(sources, leave_out=output)
-    captions, left = _table_captions(sources, settings, found)
+    found = gathered.files
+    plain = [source for source, kind in zip(sources, gathered.kinds, strict=True) if kind in ("clips", "frames")]
+    captions, left = _table_captions(plain, settings, found)
     files = [_source(file, captions.get(file.name), settings) for file in found]
     if settings.limit is not None and settings.limit < len(files):
         chosen = set(random.Random(settings.seed).sample(range(len(files)), settings.limit))
         files = [file for number, file in enumerate(files) if number in chosen]
     digest = hashlib.sha256()
     for file in files:
-        digest.update(json.dumps([file.name, file.size, file.captions, file.caption_from]).encode())
-    named = dump(settings) | {"captions": settings.captions and Path(settings.captions).name}
+        told = [file.name, file.size, file.captions, file.caption_from] + ([file.split] if file.split else [])
+        digest.update(json.dumps(told).encode())
+    paths = ("captions", "files", "splits")  # may be moved between two starts
+    named = dump(settings) | {key: (path := getattr(settings, key)) and Path(path).name for key in paths}
     return {"settings": named, "input": digest.hexdigest()}, files, left
 
 
@@ -141,13 +157,15 @@ def _source(file: Found, from_table: tuple[str, ...] | None, settings: PrepSetti
     if from_table and (asked or not file.captions):
         captions, origin = from_table, "table"
     elif file.captions and settings.layout != "captions":
-        captions, origin = file.captions, "sidecar"
+        captions, origin = file.captions, file.caption_from
     else:
         captions, origin = (caption_from_name(file.name),), "name"
     problem = file.problem
     if problem is None and origin == "name" and settings.layout == "captions":
         problem = ("no_caption", "the captions file does not name it")
-    return Source(file.path, file.name, file.size, captions, origin, problem)
+    if problem is None and "captions" in settings.safety and (said := unsafe_words(captions)):
+        problem = ("unsafe_caption", said)
+    return Source(file.path, file.name, file.size, captions, origin, problem, file.split)
 
 
 def _answers(ledger: Ledger, settings: PrepSettings, workers: int) -> Iterator[tuple[Tree, Path]]:
@@ -166,6 +184,18 @@ def _answers(ledger: Ledger, settings: PrepSettings, workers: int) -> Iterator[t
                 spool.unlink(missing_ok=True)
 
 
+def _inspected(answer: Tree, spool: Path, inspect: Inspect | None) -> Tree:
+    """The answer of a worker, or the refusal of all its clips because of one of them."""
+    if inspect is None or not answer.get("clips"):
+        return answer
+    with spool.open("rb") as encoded:
+        for clip in answer["clips"]:
+            frames = decode_frames(encoded.read(clip["bytes"]), clip["frames"], clip["height"], clip["width"])
+            if why := inspect(frames):
+                return {"reason": "unsafe_frames", "detail": why}
+    return answer
+
+
 def _check_output(output: Path) -> None:
     if not output.exists():
         return
@@ -179,8 +209,11 @@ def _check_output(output: Path) -> None:
 
 def _finished(output: Path, described: Tree) -> Summary:
     there = read_description(output)
-    if there["settings"] != described["settings"]:
-        changed = [key for key, value in described["settings"].items() if there["settings"].get(key) != value]
+    before = there["settings"]
+    if before.keys() <= PrepSettings.model_fields.keys():  # of this command, perhaps of a version that had fewer settings
+        before = dump(PrepSettings()) | before
+    if before != described["settings"]:
+        changed = [key for key, value in described["settings"].items() if before.get(key) != value]
         raise TheseusError(f"there is a dataset with other settings ({', '.join(changed)}): {output}", hint="name another with -o")
     if there.get("input") != described["input"]:
         raise TheseusError(f"there is a dataset of other files or captions: {output}", hint="name another with -o")
@@ -197,16 +230,19 @@ def _finish(output: Path, described: Tree, ledger: Ledger, table_rows_left: int,
         write_rejected(output, rejected)
         remove(output / PARTIAL)
         most = reasons.most_common(1)[0]
-        hint = f"most are {most[0]} ({most[1]}); each with its reason: {output / 'rejected.jsonl'}"
+        remedy = "; --long trim or --long windows takes them" if most[0] == "too_long" else ""
+        hint = f"most are {most[0]} ({most[1]}){remedy}; each with its reason: {output / 'rejected.jsonl'}"
         raise TheseusError(f"all files were rejected: {len(rejected)}", hint=hint)
     origins = Counter(record.caption_from for record in records)
     counts = {"found": len(ledger.files), "kept": kept, "rejected": dict(sorted(reasons.items()))}
     captions = {**dict(sorted(origins.items())), "without_file": table_rows_left}
+    splits = Counter(record.split for record in records if record.split)
     if draw_sheet is not None:
         partial = Dataset(output / PARTIAL, {"settings": {}, "fingerprint": ""}, records)
         shown = spread(range(len(records)), SHEET_CLIPS)
         draw_sheet([partial.read(index) for index in shown], output / PARTIAL / "contact_sheet.png")
-    publish(output, records, rejected, {**described, "counts": counts, "captions": captions})
+    account = {"counts": counts, "captions": captions, "splits": dict(sorted(splits.items()))}
+    publish(output, records, rejected, {**described, **account})
     return _summary(output, read_description(output))
 
 
@@ -214,4 +250,5 @@ def _summary(path: Path, described: Tree, finished_before: bool = False) -> Summ
     counts = {key: described[key] for key in ("clips", "frames", "bytes")} | described["counts"]
     captions = dict(described["captions"])
     left = captions.pop("without_file")
-    return Summary(path, **counts, captions=captions, captions_without_file=left, finished_before=finished_before)
+    splits = described.get("splits", {})
+    return Summary(path, **counts, captions=captions, captions_without_file=left, splits=splits, finished_before=finished_before)

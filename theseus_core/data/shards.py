@@ -42,10 +42,11 @@ class Record:
         key: hash of the frames' shape and bytes; two clips of one dataset never share it.
         source: the file it came from, relative to the folder given to `prep`.
         captions: at least one.
-        caption_from: "sidecar", "table" or "name".
+        caption_from: "sidecar", "table", "class" or "name".
         frames, width, height: T, W, H.
         chunk, index: the number of the chunk, and the clip's number within it.
         offset, bytes: where its zstd frame begins in the chunk, and how long it is.
+        split: "train", "val" or "test" where the source's official lists say so; all windows of one file share it.
     """
 
     key: str
@@ -60,15 +61,17 @@ class Record:
     index: int
     offset: int
     bytes: int
+    split: str | None = None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
+        tree = {name: value for name, value in asdict(self).items() if name != "split" or value is not None}
+        return json.dumps(tree, ensure_ascii=False)
 
     @classmethod
     def from_tree(cls, tree: Tree) -> Self:
         """The record of a parsed line; KeyError where a field is missing."""
-        values = {field.name: tree[field.name] for field in fields(cls)}
-        return cls(**values | {"captions": tuple(tree["captions"])})
+        values = {field.name: tree[field.name] for field in fields(cls) if field.name != "split"}
+        return cls(**values | {"captions": tuple(tree["captions"]), "split": tree.get("split")})
 
 
 def content_key(frames: Frames) -> str:

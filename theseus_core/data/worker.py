@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from theseus_core.config import Tree
+from theseus_core.data.clip import spread
 from theseus_core.data.decode import open_film
 from theseus_core.data.filters import PrepSettings, Rejected, cut
+from theseus_core.data.pictures import FRAME_RATE
 from theseus_core.data.resize import Resizer
 from theseus_core.data.shards import Frames, content_key, encode_frames
 
@@ -42,11 +45,14 @@ def convert(path: Path, spool: Path, settings: PrepSettings, resizer: Resizer) -
     """
     try:
         clips = []
-        with open_film(path) as film, _Spool(spool) as encoded:
+        with open_film(path, settings.frame_rate or FRAME_RATE) as film, _Spool(spool) as encoded:
             for frames, fps in cut(film, resizer.of(film), settings):
                 shape = {"frames": len(frames), "fps": fps, "width": settings.width, "height": settings.height}
                 clips.append({"key": content_key(frames), **shape, "bytes": encoded.write(frames)})
-        return {"clips": clips}
+            kept = spread(range(len(clips)), settings.per_file or len(clips))
+            if len(kept) < len(clips):
+                encoded.keep(kept)
+        return {"clips": [clips[number] for number in kept]}
     except Rejected as rejected:
         return {"reason": rejected.reason, "detail": rejected.detail}
     except DiskError as error:
@@ -71,9 +77,10 @@ class _Spool:
 
     def __enter__(self) -> _Spool:
         try:
-            self._file = self._path.open("wb")
+            self._file = self._path.open("w+b")
         except OSError as error:
             raise DiskError(error.strerror) from error
+        self._ends = [0]
         return self
 
     def write(self, frames: Frames) -> int:
@@ -83,7 +90,21 @@ class _Spool:
             self._file.flush()
         except OSError as error:
             raise DiskError(error.strerror) from error
+        self._ends.append(self._ends[-1] + len(data))
         return len(data)
+
+    def keep(self, numbers: Sequence[int]) -> None:
+        """Leave only these of the clips, which move to the front."""
+        end = 0
+        try:
+            for number in numbers:
+                self._file.seek(self._ends[number])
+                data = self._file.read(self._ends[number + 1] - self._ends[number])
+                self._file.seek(end)
+                end += self._file.write(data)
+            self._file.truncate(end)
+        except OSError as error:
+            raise DiskError(error.strerror) from error
 
     def __exit__(self, *_: object) -> None:
         self._file.close()

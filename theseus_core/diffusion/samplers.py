@@ -5,6 +5,7 @@ Every one of them makes exactly `len(times) - 1` predictions, `heun` twice as ma
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -43,23 +44,60 @@ def heun(predict: Predict, x: Tensor, times: Tensor, schedule: Schedule, progres
 
 def dpmpp_2m(predict: Predict, x: Tensor, times: Tensor, schedule: Schedule, progress: Progress | None = None) -> Tensor:
     """DPM-Solver++ (2M) (Lu et al. 2022, algorithm 2): second order from the step before, first order at both ends."""
+    return _multistep(predict, x, times, schedule, progress, None)
+
+
+def dpmpp_2m_sde(
+    predict: Predict,
+    x: Tensor,
+    times: Tensor,
+    schedule: Schedule,
+    progress: Progress | None = None,
+    fresh: Callable[[], Tensor] | None = None,
+) -> Tensor:
+    """SDE-DPM-Solver++ (2M) (Lu et al. 2022, appendix): `dpmpp_2m` with new noise in every step but the last, as CogVideoX has it.
+
+    Args:
+        fresh: noise like x, new at each call; else drawn by `noise_after(x)`.
+    """
+    return _multistep(predict, x, times, schedule, progress, fresh or noise_after(x))
+
+
+def _multistep(
+    predict: Predict,
+    x: Tensor,
+    times: Tensor,
+    schedule: Schedule,
+    progress: Progress | None,
+    fresh: Callable[[], Tensor] | None,
+) -> Tensor:
     previous: Tensor | None = None
     last_h = torch.zeros(())
     for i, (t, s) in enumerate(pairwise(times)):
         clean, _ = predict(x, t)
         alpha_t, sigma_t, alpha_s, sigma_s = schedule.alpha(t), schedule.sigma(t), schedule.alpha(s), schedule.sigma(s)
         decay = sigma_s * alpha_t / (alpha_s * sigma_t)  # exp(-h) with h the step in log(alpha / sigma); 0 where h is infinite
+        kept = decay if fresh else torch.ones_like(decay)  # how much of the old noise
         h = -decay.log()
         target = clean
         if previous is not None and s > 0 and torch.isfinite(last_h):
             target = clean + h / (2 * last_h) * (clean - previous)
-        x = sigma_s / sigma_t * x + alpha_s * (1 - decay) * target
+        x = sigma_s / sigma_t * kept * x + alpha_s * (1 - kept * decay) * target
+        if fresh and s > 0:
+            x = x + sigma_s * (1 - kept**2).sqrt() * fresh()
         previous, last_h = clean, h
         _report(progress, i, times)
     return x
 
 
-SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "heun": heun}
+def noise_after(start: Tensor) -> Callable[[], Tensor]:
+    """Noise like `start`, new at each call. A clip's follows from its own starting noise alone, whatever machine or batch."""
+    hashes = [hashlib.sha256(clip.detach().cpu().float().numpy().tobytes()).digest() for clip in start]
+    generators = [torch.Generator("cpu").manual_seed(int.from_bytes(digest[:7])) for digest in hashes]
+    return lambda: torch.stack([torch.randn(start.shape[1:], generator=each) for each in generators]).to(start)
+
+
+SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "dpmpp_2m_sde": dpmpp_2m_sde, "heun": heun}
 
 
 def _report(progress: Progress | None, i: int, times: Tensor) -> None:

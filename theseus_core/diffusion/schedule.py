@@ -33,6 +33,18 @@ class RectifiedFlow:
         t = t.view(-1, *[1] * (clean.ndim - 1))
         return (1 - t) * clean + t * noise
 
+    def target(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The velocity, the same at all times."""
+        return noise - clean
+
+    def snap(self, t: Tensor) -> Tensor:
+        """The times nearest to t that training may draw: any will do."""
+        return t
+
+    def clock(self, t: Tensor) -> Tensor:
+        """The number that the network is told for times t."""
+        return 1000 * t
+
     def split(self, x: Tensor, velocity: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(x_0, noise) that x_t and its velocity stand for."""
         return x - t * velocity, x + (1 - t) * velocity

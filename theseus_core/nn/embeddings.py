@@ -29,13 +29,13 @@ def sincos_3d(t: int, h: int, w: int, width: int, device: torch.device) -> Tenso
 
 
 class TimeEmbedding(nn.Module):
-    """(B,) times in [0, 1] to (B, out): the sinusoid of a thousand t through two linear layers."""
+    """(B,) numbers, up to about a thousand, to (B, out): their sinusoid through two linear layers."""
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.width = width
         self.layers = nn.Sequential(nn.Linear(width, out), nn.SiLU(), nn.Linear(out, out))
 
-    def forward(self, t: Tensor) -> Tensor:
-        embedded: Tensor = self.layers(sinusoidal(1000 * t, self.width))
+    def forward(self, number: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        embedded: Tensor = self.layers(sinusoidal(number, self.width).to(dtype))
         return embedded

@@ -15,12 +15,12 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from theseus_core.data.clip import Clip
 from theseus_core.data.decode import open_film
-from theseus_core.data.filters import Rejected
+from theseus_core.data.filters import Rejected, ticks
 from theseus_core.data.resize import Resizer
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.files import replacing
@@ -80,12 +80,13 @@ def write(clip: Clip, path: Path) -> Path:
     return path
 
 
-def read(path: Path, max_frames: int, size: tuple[int, int] | None = None) -> Clip:
+def read(path: Path, max_frames: int, size: tuple[int, int] | None = None, fps: float | None = None) -> Clip:
     """Read a video file, turned upright, transparent pixels over white.
 
     Args:
         max_frames: later ones are left out.
         size: (H, W) to cut and scale to; else as the file has it.
+        fps: frames a second, for which frames are left out or repeated; else as the file has them.
 
     Raises:
         TheseusError: it is no video, or is damaged.
@@ -95,14 +96,17 @@ def read(path: Path, max_frames: int, size: tuple[int, int] | None = None) -> Cl
     try:
         with open_film(path) as film:
             resize = None
-            for frame, _, end in film:
+            for frame, begin, end in film:
+                times = 1 if fps is None else ticks(end, fps) - ticks(begin, fps)
+                if not times:
+                    continue
                 height, width = size or _upright_size(frame, film.pixel_aspect)
                 resize = resize or Resizer((width, height), "crop").of(film)
                 out = np.empty((height, width, 3), np.uint8)
                 resize(frame, out)
-                frames.append(out)
+                frames += [out] * times
                 seconds = float(end)
-                if len(frames) == max_frames:
+                if len(frames) >= max_frames:
                     break
     except Rejected as rejected:
         raise TheseusError(f"cannot read the video ({rejected.reason}, {rejected.detail}): {path}") from rejected
@@ -110,7 +114,25 @@ def read(path: Path, max_frames: int, size: tuple[int, int] | None = None) -> Cl
         raise TheseusError(f"cannot read the video: {path}", hint=error.strerror) from error
     if not frames:
         raise TheseusError(f"a video without frames: {path}")
-    return Clip(np.stack(frames), fps=len(frames) / seconds, caption=path.stem)
+    return Clip(np.stack(frames[:max_frames]), fps=fps or len(frames) / seconds, caption=path.stem)
+
+
+def read_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture, turned upright, transparent pixels over white, its middle cut out and scaled to `size`: (H, W, 3).
+
+    Raises:
+        TheseusError: it is no picture, or is damaged.
+    """
+    height, width = size
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file).convert("RGBA")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        hint = getattr(error, "strerror", None) or "a .png, .jpg or .webp file"
+        raise TheseusError(f"cannot read the image: {path}", hint=hint) from error
+    white = Image.new("RGBA", picture.size, "white")
+    picture = Image.alpha_composite(white, picture).convert("RGB")
+    return np.array(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
 
 
 def _upright_size(frame: av.VideoFrame, pixel_aspect: Fraction) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +26,7 @@ class Config(BaseConfig):
 
     source: str = Field("openai/clip-vit-base-patch32", description="name on the hub, or a folder with the model and its tokenizer")
     max_tokens: int = Field(64, ge=2, description="L, the length that captions are padded or cut to")
+    masked: bool = Field(True, description="padding is hidden from network and generator; CogVideoX reads it like words")
 
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -45,25 +46,36 @@ class Model(TextEncoder):
     config: Config
     trained_along = False
 
-    def __init__(self, config: Config, folder: Path | None = None) -> None:
+    def __init__(self, config: Config, folder: Path | None = None, made: tuple[Any, Callable[[], Any]] | None = None) -> None:
         """Read the network and its tokenizer from `folder`, else from the config's source.
+
+        Args:
+            made: a tokenizer, and what reads the network, in place of both; `free` then can give its memory back.
 
         Raises:
             TheseusError: it cannot be read or fetched, is of a kind not known here, or takes fewer tokens.
         """
         super().__init__()
         self.config = config
-        self.words, self.network = _read(str(folder or config.source))
-        self.network.requires_grad_(False).eval()
-        self.width = int(self.network.config.hidden_size)
+        self._again = made[1] if made else None
+        self.words, network = (made[0], made[1]()) if made else _read(str(folder or config.source))
+        self.network: Any = network.requires_grad_(False).eval()
+        self.width = int(network.config.hidden_size)
         self.max_tokens = config.max_tokens
-        limit = min(self.words.model_max_length, getattr(self.network.config, "max_position_embeddings", None) or config.max_tokens)
+        limit = getattr(network.config, "max_position_embeddings", None) or config.max_tokens
+        if network.config.model_type != "t5":  # of relative positions: the length that its tokenizer names is no limit
+            limit = min(self.words.model_max_length, limit)
         if config.max_tokens > limit:
             raise TheseusError(
                 f"{config.source} takes at most {limit} tokens, not: {config.max_tokens}", hint=f"max_tokens={limit}"
             )
         if self.words.pad_token is None:  # GPT-2 has none; what is padded is masked
             self.words.pad_token = self.words.eos_token
+
+    def free(self) -> None:
+        """See `TextEncoder.free`."""
+        if self._again is not None:
+            self.network = None
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: it is frozen, and dropout would make its cache wrong."""
@@ -78,22 +90,28 @@ class Model(TextEncoder):
             padding_side="right",
             return_tensors="pt",
         )
-        mask = coded["attention_mask"].bool()  # (B, L)
+        mask = (
+            coded["attention_mask"].bool() if self.config.masked else torch.ones_like(coded["input_ids"], dtype=torch.bool)
+        )  # (B, L)
         mask[:, 0] = True  # where no start token is added, "" would be masked as a whole
         return Text(mask=mask, ids=coded["input_ids"])
 
     def count_tokens(self, caption: str) -> int:
-        return len(self.words(caption)["input_ids"])
+        return len(self.words(caption, verbose=False)["input_ids"])
 
     @torch.no_grad()
     def forward(self, text: Text) -> Text:
-        found = self.network(input_ids=text.ids, attention_mask=text.mask.long())
+        assert text.ids is not None
+        if self.network is None:
+            assert self._again is not None
+            self.network = self._again().requires_grad_(False).eval().to(text.ids.device)
+        found = self.network(input_ids=text.ids, attention_mask=text.mask.long() if self.config.masked else None)
         return Text(mask=text.mask, ids=text.ids, embeddings=found.last_hidden_state)  # (B, L, E)
 
 
 def save(model: Model, folder: Path) -> None:
     """Keep the network (as safetensors) and its tokenizer's files with the model, so that no hub is asked again."""
-    with _without_bars():
+    with without_bars():
         model.network.save_pretrained(folder / "network")
         model.words.save_pretrained(folder / "network")
 
@@ -107,7 +125,7 @@ def _read(source: str) -> tuple[Any, Any]:
     """The tokenizer and the network of a folder or a hub name; weights from safetensors only, in fp32."""
     import transformers  # seconds to import, and only for those who ask for it
 
-    with _without_bars() if Path(source).is_dir() else nullcontext():  # a download may take minutes, and shows itself
+    with without_bars() if Path(source).is_dir() else nullcontext():  # a download may take minutes, and shows itself
         return _read_with(transformers, source)
 
 
@@ -127,7 +145,7 @@ def _read_with(transformers: Any, source: str) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Keep transformers from drawing progress bars on stderr."""
     import transformers.utils.logging
 

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from theseus_core.config import dump, merge
 from theseus_core.contracts import Conditioned, Generator, TextEncoder, Trainable, VideoTokenizer
 from theseus_core.data.clip import spread
 from theseus_core.data.encode import CaptionCache, LatentCache, LatentSource, weights_hash
-from theseus_core.data.loader import Draw, common_size, split
+from theseus_core.data.loader import Draw, common_size, split, window
 from theseus_core.data.shards import Clips
 from theseus_core.device import autocast, pick_device, pick_dtype
 from theseus_core.errors import TheseusError
-from theseus_core.model_folder import Parts, Settings, check_kind, check_match, load_tokenizer, save_model, widths_of
+from theseus_core.model_folder import (
+    Parts,
+    Settings,
+    base_of,
+    check_kind,
+    check_match,
+    find_model,
+    load_model,
+    load_tokenizer,
+    save_adapters,
+    save_model,
+    widths_of,
+)
 from theseus_core.pipeline import TextToVideo
 from theseus_core.quantize import check_mode, quantize
 from theseus_core.registry import build, configure, family
 from theseus_core.render.sheets import contact_sheet
+from theseus_core.train.finetune import Adapters, begin, refuse_what_cannot_be, trainable
 from theseus_core.train.known import known_prompts
 from theseus_core.train.runs import (
     DRAWN,
@@ -39,37 +53,48 @@ from theseus_core.train.trainer import Scores, Trainer
 
 
 def train_generator(
-    run: TransformerRun, data: Path, vae: Path, output: Path, report: Report | None = None, resume: bool = True
+    run: TransformerRun, data: Path, vae: Path | None, output: Path, report: Report | None = None, resume: bool = True
 ) -> Outcome:
     """Train a text-to-video generator on a prepared dataset, in the latents of a trained tokenizer.
+
+    Args:
+        vae: where the tokenizer is; None where the run begins with a model, which has its own.
 
     Raises:
         TheseusError: see `Trainer`; or dataset, tokenizer and settings do not fit together.
     """
     report = report or Report()
+    refuse_what_cannot_be(run, output)
+    base = base_of(run.init) if run.init else None
     dataset = open_clips(data, run, output)
     trained, held = split(dataset, run.hold_out)
     device = pick_device(run.train.device)
     dtype = pick_dtype(run.train.dtype, device)
 
-    parts = _build(run, dataset, load_tokenizer(vae), trained)
+    parts = begin(run, dataset, device, dtype) if run.init else _build(run, dataset, vae, trained)
     parts.tokenizer.check_size(run.frames, *common_size(dataset), parts.generator.patch)
     say_what_is_measured(report, held, run.hold_out)
     _say_what_a_clip_is(report, parts.tokenizer, run.frames, *common_size(dataset))
-    _say_what_is_cut(report, parts.text_encoder, dataset)
-    if run.quantize != "none":
+    _say_what_is_not_read(report, parts.text_encoder, dataset, begun=bool(run.init))
+    if run.quantize != "none" and not run.lora:
         _quantize_text(parts.text_encoder, run.quantize, device, dtype)
     source = _source(run, dataset, parts, trained, device, dtype, report)
-    shown = [dataset.records[clip].captions[0] for clip in spread(held or trained, run.prompts)]
+    shown = [_Shown.of(dataset, clip, parts.generator) for clip in spread(held or trained, run.prompts)]
     measured = list(source.held_out(spread(held or trained, 64), 8))
 
     known = known_prompts([dataset.records[clip] for clip in trained])
 
     def save(model: Trainable, step: int) -> None:
+        whence = {**made_by(dataset, run), "tokenizer": str(vae or run.init), "steps": step}
+        if isinstance(model, Adapters):
+            assert base is not None
+            save_adapters(output / "model", base, model.named_pairs(), parts.defaults, whence, known)
+            return
         found = _with_trained(parts, model)
         if run.quantize != "none":  # the model keeps the encoder as it was
             found = replace(found, text_encoder=_text_encoder(run, dataset, trained))
-        whence = {**made_by(dataset, run), "tokenizer": str(vae), "steps": step}
+        elif base and not found.text_encoder.trained_along:  # which has given its memory back
+            found = replace(found, text_encoder=load_model(find_model(run.init)).text_encoder)
         save_model(output / "model", found.tokenizer, found.text_encoder, found.generator, found.defaults, whence, known)
 
     def evaluate(model: Trainable, step: int) -> Scores:
@@ -82,14 +107,18 @@ def train_generator(
         return {name: sum(each[name].item() for each in losses) / len(losses) for name in losses[0]}
 
     trainer = Trainer(
-        Conditioned.of(parts.generator, parts.text_encoder),
+        trainable(run, parts),
         source,
         run.train,
         output,
         evaluate=evaluate,
         progress=report.step,
         note=report.note,
-        describe={**described("transformer", run), "tokenizer": weights_hash(parts.tokenizer)},
+        describe={
+            **({"begun_with": base.hash} if base else {}),
+            **described("transformer", run),
+            "tokenizer": weights_hash(parts.tokenizer),
+        },
         free=DRAWN,
         resume=resume,
     )
@@ -103,7 +132,12 @@ def train_generator(
 # --- what is trained ---
 
 
-def _build(run: TransformerRun, dataset: Clips, tokenizer: VideoTokenizer, trained: Sequence[int]) -> Parts:
+def _build(run: TransformerRun, dataset: Clips, vae: Path | None, trained: Sequence[int]) -> Parts:
+    if vae is None:
+        raise TheseusError(
+            "a new generator needs a tokenizer: --vae", hint="--vae RUN names one, or --init MODEL what to begin with"
+        )
+    tokenizer = load_tokenizer(vae)
     text_encoder = _text_encoder(run, dataset, trained)
     generator = _generator(run, tokenizer, text_encoder)
     check_match(generator, tokenizer, text_encoder)
@@ -151,6 +185,8 @@ def _with_trained(parts: Parts, model: Trainable) -> Parts:
     """The parts with what the trainer holds in place of what it was given: under FSDP that is another copy."""
     if isinstance(model, Conditioned):
         return replace(parts, text_encoder=model.text_encoder, generator=model.generator)
+    if isinstance(model, Adapters):
+        return replace(parts, generator=model.generator)
     assert isinstance(model, Generator)
     return replace(parts, generator=model)
 
@@ -170,10 +206,12 @@ def _source(
     encoder = parts.text_encoder
     latents = LatentCache(dataset, parts.tokenizer, run.frames, run.windows, device, dtype, report.encoding)
     draw = Draw(tuple(trained), run.train.batch_size, run.train.accumulate, run.train.seed)
-    if encoder.trained_along:
+    if encoder.trained_along and not run.lora:
         return LatentSource(latents, draw, encoder.tokenize, str(dump(encoder.config)), run.caption_dropout)
     captions = ["", *(caption for record in dataset.records for caption in record.captions)]
     cache = CaptionCache(dataset.path, captions, encoder, device, dtype, report.encoding)
+    if run.quantize == "none":  # else it would have to be quantized again
+        encoder.free()
     return LatentSource(latents, draw, cache.read, cache.fingerprint, run.caption_dropout)
 
 
@@ -182,15 +220,33 @@ def _say_what_a_clip_is(report: Report, tokenizer: VideoTokenizer, frames: int, 
     report.note(f"a clip of {frames} frames of {width}x{height} is {t} x {h} x {w} {tokenizer.produces}")
 
 
-def _say_what_is_cut(report: Report, text_encoder: TextEncoder, dataset: Clips) -> None:
+def _say_what_is_not_read(report: Report, text_encoder: TextEncoder, dataset: Clips, begun: bool) -> None:
     counts = [text_encoder.count_tokens(caption) for record in dataset.records for caption in record.captions]
     cut = sum(count > text_encoder.max_tokens for count in counts)
     if cut:
-        report.note(f"captions cut to {text_encoder.max_tokens} tokens: {cut} of {len(counts)}; --set text.max_tokens=N takes more")
+        more = "" if begun else "; --set text.max_tokens=N takes more"
+        report.note(f"captions cut to {text_encoder.max_tokens} tokens: {cut} of {len(counts)}{more}")
+    unknown = sorted({word for r in dataset.records for caption in r.captions for word in text_encoder.unknown_words(caption)})
+    if unknown and begun:
+        some = ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else "")
+        report.note(f"words of the captions that the model has never seen, and that have no effect: {some} ({len(unknown)} in all)")
 
 
-def _draw_samples(pipe: TextToVideo, prompts: Sequence[str], folder: Path) -> None:
-    clips = [pipe.generate(prompt, seed=i) for i, prompt in enumerate(prompts)]
+@dataclass(frozen=True)
+class _Shown:
+    """What a sample is made of while it trains: a caption, and the first frame (1, C, H, W) where the generator continues one."""
+
+    prompt: str
+    image: Tensor | None
+
+    @classmethod
+    def of(cls, dataset: Clips, clip: int, generator: Generator) -> _Shown:
+        image = window(dataset.read(clip).frames, 1)[:, 0][None] if "image" in generator.takes else None
+        return cls(dataset.records[clip].captions[0], image)
+
+
+def _draw_samples(pipe: TextToVideo, shown: Sequence[_Shown], folder: Path) -> None:
+    clips = [pipe.generate(each.prompt, seed=i, image=each.image) for i, each in enumerate(shown)]
     for i, clip in enumerate(clips):
         clip.save(folder / f"{i:04d}.mp4")
     contact_sheet(clips, folder / "samples.png")

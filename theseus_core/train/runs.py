@@ -21,6 +21,7 @@ from theseus_core.registry import Group, family
 from theseus_core.render.plots import curves
 from theseus_core.train.checkpoint import Note
 from theseus_core.train.config import TrainConfig
+from theseus_core.train.finetune import with_model
 from theseus_core.train.journal import read_journal
 from theseus_core.train.trainer import Progress, Scores
 from theseus_core.versions import versions
@@ -66,13 +67,20 @@ class VaeRun(Run):
 class TransformerRun(Run):
     """Settings of `train transformer`."""
 
+    init: str = Field(
+        "", description="the model that training begins with: a run, a folder, a bundled or a hub name; none for anew"
+    )
+    lora: int = Field(
+        0, ge=0, description="rank of low-rank differences that are trained beside the frozen model; 0 trains all of it"
+    )
     family: str = Field("dit", description="which generator")
     windows: int = Field(4, ge=1, description="windows of a clip that are encoded, evenly spread over it")
     text_family: str = Field("builtin", description="builtin (trained along) or hub (frozen, by name or folder)")
     text_preset: str = Field("small", description="the text encoder's preset")
     text: dict[str, Any] = Field(default_factory=dict, description="changes to the text encoder's preset")
     quantize: Literal["none", "int8", "nf4", "fp4"] = Field(
-        "none", description="bits of a frozen text encoder's linear layers while captions are embedded; the model keeps it whole"
+        "none",
+        description="bits of linear layers that are frozen: the text encoder's, and with lora the generator's; kept whole on disk",
     )
     caption_dropout: float = Field(0.1, ge=0, lt=1, description="share of captions left out, which guidance needs")
     prompts: int = Field(4, ge=1, description="captions that sample videos are made of while it trains")
@@ -87,14 +95,17 @@ RUNS: dict[str, type[VaeRun] | type[TransformerRun]] = {"vae": VaeRun, "transfor
 def configure_run(kind: str, preset: str, *changes: Tree) -> Any:
     """A run's settings: the defaults, those of the family (its `RUN`), a preset over them, and every change, in order.
 
+    See also `finetune.with_model`.
+
     Raises:
         TheseusError: no such preset or family, an unknown key, or a value out of its range.
     """
     if preset not in PRESETS[kind]:
         raise TheseusError(f"train {kind} has no preset: {preset}", hint=nearest(preset, sorted(PRESETS[kind])))
-    defaults, given = dump(RUNS[kind]()), merge(PRESETS[kind][preset], *changes)
+    run, given = RUNS[kind], merge(PRESETS[kind][preset], *changes)
+    defaults = dump(run())
     own = getattr(family(GROUPS[kind], str(given.get("family", defaults["family"]))), "RUN", {})
-    return validate(RUNS[kind], merge(defaults, own, given))
+    return validate(run, with_model(kind, merge(defaults, own), PRESETS[kind][preset], changes))
 
 
 @dataclass(frozen=True)
@@ -147,6 +158,9 @@ def say_what_is_measured(report: Report, held: Sequence[int], hold_out: float) -
 def described(kind: str, run: Run) -> Tree:
     tree = dump(run)
     del tree["train"]  # the trainer writes and compares its settings itself
+    for later in ("init", "lora"):  # runs that know nothing of them go on
+        if not tree.get(later, True):
+            del tree[later]
     return {"kind": kind, **tree}
 
 

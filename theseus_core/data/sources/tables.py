@@ -1,4 +1,4 @@
-"""Captions from a table: .tsv (path, tab, caption), .csv with a header, or .jsonl."""
+"""Captions from a table: .tsv (path, tab, caption), .csv with a header, .jsonl, or .json with a list of objects."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from theseus_core.data.sources.folders import Found
 from theseus_core.errors import TheseusError
 from theseus_core.files import printable
 
-PATH_COLUMNS = ("file", "path", "video_path")
-CAPTION_COLUMNS = ("caption", "text")
-NAMES = ("captions.tsv", "captions.csv", "captions.jsonl")  # what is looked for in a source folder
+PATH_COLUMNS = ("file", "path", "video_path", "video_file")
+CAPTION_COLUMNS = ("caption", "text", "description")
+SPLIT_COLUMN = "split"
+NAMES = ("captions.tsv", "captions.csv", "captions.jsonl", "captions.json")  # what is looked for in a source folder
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A caption, and the file it is for as the table names it."""
+    """A caption, the file it is for as the table names it, and what a column "split" says."""
 
     path: str
     caption: str
+    split: str | None = None
 
 
 def read_table(table: Path) -> list[Row]:
@@ -35,34 +37,44 @@ def read_table(table: Path) -> list[Row]:
     Raises:
         TheseusError: it cannot be read, has no such columns, or a line is malformed (the message names the line).
     """
-    readers: dict[str, Callable[[Path, list[str]], Iterator[Row]]] = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl}
+    readers: dict[str, Callable[[Path, list[str]], Iterator[Row]]] = {".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl, ".json": _json}
     if table.suffix.lower() not in readers:
-        raise TheseusError(f"not a captions file: {table}", hint="it ends in .tsv, .csv or .jsonl")
-    try:
-        text = table.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise TheseusError(f"cannot read the captions file: {table}", hint=error.strerror) from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise TheseusError(f"not UTF-8, line {line} of: {table}", hint="save the captions file as UTF-8") from error
-    rows = list(readers[table.suffix.lower()](table, text.split("\n")))
+        raise TheseusError(f"not a captions file: {table}", hint="it ends in .tsv, .csv, .jsonl or .json")
+    rows = list(readers[table.suffix.lower()](table, read_text(table, "captions file").split("\n")))
     if not rows:
         raise TheseusError(f"no captions in: {table}")
     return rows
 
 
-def _wrong(table: Path, line: int, what: str, hint: str) -> TheseusError:
-    return TheseusError(f"{what}, line {line} of: {table}", hint=hint)
+def read_text(path: Path, what: str) -> str:
+    """The text of a file, which must be UTF-8.
+
+    Raises:
+        TheseusError: it cannot be read, or is not UTF-8 (the message names the line).
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise TheseusError(f"cannot read the {what}: {path}", hint=error.strerror) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise TheseusError(f"not UTF-8, line {line} of: {path}", hint=f"save the {what} as UTF-8") from error
 
 
-def _row(table: Path, line: int, path: Any, caption: Any) -> Row:
+def _wrong(table: Path, line: int | str, what: str, hint: str) -> TheseusError:
+    where = f"line {line}" if isinstance(line, int) else line
+    return TheseusError(f"{what}, {where} of: {table}", hint=hint)
+
+
+def _row(table: Path, line: int | str, path: Any, caption: Any, split: Any = None) -> Row:
     if not isinstance(path, str) or not path.strip():
         raise _wrong(table, line, "no file named", "every caption belongs to a file")
     if not isinstance(caption, str) or not caption.strip():
         raise _wrong(table, line, "no caption", "leave out lines without a caption")
     if printable(caption) != caption:
         raise _wrong(table, line, "half a character", "UTF-8 cannot hold one half of a surrogate pair alone")
-    return Row(path.strip(), " ".join(caption.split()))
+    named = split.strip() if isinstance(split, str) else None
+    return Row(path.strip(), " ".join(caption.split()), named or None)
 
 
 def _tsv(table: Path, lines: list[str]) -> Iterator[Row]:
@@ -82,13 +94,14 @@ def _csv(table: Path, lines: list[str]) -> Iterator[Row]:
     try:
         header = [cell.strip().lower() for cell in next(reader, [])]
         path, caption = (_column(table, header, names) for names in (PATH_COLUMNS, CAPTION_COLUMNS))
+        split = header.index(SPLIT_COLUMN) if SPLIT_COLUMN in header else None
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
                 what = f"{len(cells)} columns instead of {len(header)}"
                 raise _wrong(table, reader.line_num, what, 'a caption with a comma in it stands in "quotes"')
-            yield _row(table, reader.line_num, cells[path], cells[caption])
+            yield _row(table, reader.line_num, cells[path], cells[caption], None if split is None else cells[split])
     except csv.Error as error:
         raise _wrong(table, reader.line_num, f"malformed ({error})", 'a quote inside "quotes" is doubled') from error
 
@@ -109,12 +122,29 @@ def _jsonl(table: Path, lines: list[str]) -> Iterator[Row]:
             entry = json.loads(line)
         except ValueError as error:
             raise _wrong(table, number, "not JSON", str(error)) from error
-        keys = entry if isinstance(entry, dict) else {}
-        path, captions = (next((keys[n] for n in names if n in keys), None) for names in (PATH_COLUMNS, CAPTION_COLUMNS))
-        if path is None or captions is None:
-            raise _wrong(table, number, "no file and caption", 'a line looks like {"file": "a.gif", "caption": "a cat"}')
-        for caption in captions if isinstance(captions, list) else [captions]:
-            yield _row(table, number, path, caption)
+        yield from _entry(table, number, entry, "a line")
+
+
+def _json(table: Path, lines: list[str]) -> Iterator[Row]:
+    try:
+        entries = json.loads("\n".join(lines))
+    except ValueError as error:
+        raise TheseusError(f"not a JSON file: {table}", hint=str(error)) from error
+    if not isinstance(entries, list):
+        raise TheseusError(
+            f"not a list of files and captions: {table}", hint='it looks like [{"file": "a.gif", "caption": "a cat"}]'
+        )
+    for number, entry in enumerate(entries, 1):
+        yield from _entry(table, f"entry {number}", entry, "an entry")
+
+
+def _entry(table: Path, line: int | str, entry: Any, what: str) -> Iterator[Row]:
+    keys = entry if isinstance(entry, dict) else {}
+    path, captions = (next((keys[n] for n in names if n in keys), None) for names in (PATH_COLUMNS, CAPTION_COLUMNS))
+    if path is None or captions is None:
+        raise _wrong(table, line, "no file and caption", what + ' looks like {"file": "a.gif", "caption": "a cat"}')
+    for caption in captions if isinstance(captions, list) else [captions]:
+        yield _row(table, line, path, caption, keys.get(SPLIT_COLUMN))
 
 
 def match(table: Path, rows: Sequence[Row], found: Sequence[Found]) -> tuple[dict[str, tuple[str, ...]], int]:
@@ -130,13 +160,13 @@ def match(table: Path, rows: Sequence[Row], found: Sequence[Found]) -> tuple[dic
         called[file.path.name].append(file.name)
     meant: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        meant[_last(row.path)].add(row.path)
+        meant[last_part(row.path)].add(row.path)
     captions: dict[str, dict[str, None]] = defaultdict(dict)
     missing = 0
     for row in rows:
         name = at.get(os.path.normpath(os.path.join(real(table.parent), row.path)))
-        if name is None and len(called[_last(row.path)]) == len(meant[_last(row.path)]) == 1:
-            name = called[_last(row.path)][0]
+        if name is None and len(called[last_part(row.path)]) == len(meant[last_part(row.path)]) == 1:
+            name = called[last_part(row.path)][0]
         if name is None:
             missing += 1
         else:
@@ -144,5 +174,6 @@ def match(table: Path, rows: Sequence[Row], found: Sequence[Found]) -> tuple[dic
     return {name: tuple(texts) for name, texts in captions.items()}, missing
 
 
-def _last(path: str) -> str:
-    return path.replace("\\", "/").rsplit("/", 1)[-1]
+def last_part(path: str) -> str:
+    """The file's name in a path of any system, or in a URL."""
+    return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]

@@ -1,0 +1,60 @@
+"""Linear layers whose bf16 weights lie in memory as a CPU multiplies them, and need not be rearranged at every call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Packed(nn.Module):
+    """A linear layer for inference with its weight in oneDNN's own order, which is none that can be saved or moved."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias = linear.bias
+        self.weight: Tensor = _mkldnn()._reorder_linear_weight(linear.weight.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._apply_then(x, "none", "")
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """The layer and a GELU behind it in one pass."""
+        return self._apply_then(x, "gelu", "tanh")
+
+    def _apply_then(self, x: Tensor, activation: str, kind: str) -> Tensor:
+        out: Tensor = _mkldnn()._linear_pointwise(x, self.weight, self.bias, activation, [], kind)
+        return out
+
+
+def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
+    """`gelu(layer(x))`, by the approximation with tanh."""
+    return layer.gelu(x) if isinstance(layer, Packed) else F.gelu(layer(x), approximate="tanh")
+
+
+def can_pack(device: torch.device) -> bool:
+    built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return device.type == "cpu" and bool(built) and hasattr(_mkldnn(), "_reorder_linear_weight")
+
+
+@torch.no_grad()
+def pack(module: nn.Module) -> int:
+    """Replace the module's plain linear layers in bf16 by packed ones, in place, each giving its memory back before the next.
+
+    Returns:
+        how many there were.
+    """
+    count = 0
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16:  # a subclass may have its weights read elsewhere
+                setattr(parent, name, Packed(child))
+                count += 1
+    return count
+
+
+def _mkldnn() -> Any:
+    return torch.ops.mkldnn
