@@ -144,12 +144,28 @@ def test_a_clip_is_continued(theseus: Theseus, here: Path) -> None:
         pipe.generate("a red square", first_frames=torch.cat([first, first[:, :, :2]], dim=2))
 
 
+def test_a_model_of_codes_is_trained_on_with_its_own_ways_and_takes_no_differences(theseus: Theseus, here: Path) -> None:
+    write_clips(here / "dataset")
+    quick = ("--init", "runs/transformer", "--steps", "1", "--set", "train.evaluate_every=0", "--set", "prompts=1")
+    result = theseus("train", "transformer", *quick, "-o", "runs/on", "--json")
+    assert result.code == 0, result.err
+    assert {"loss", "causal", "masked"} <= json.loads(result.out)["scores"].keys()
+    assert TextToVideo.load("runs/on").defaults == TextToVideo.load("runs/transformer").defaults
+    result = theseus("train", "transformer", *quick, "--lora", "4")
+    assert result.code == 1 and "for transformers of the family dit, not for: autoregressive" in result.err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--decoder", "causal", "--steps", "7"], "a step for each code, and cannot be asked for: --steps 7"),
         (["--decoder", "ddim"], "not trained for the sampler: ddim"),
         (["--top-p", "0"], "top_p"),
+        (["--cache", "0.02"], "no steps to leave out: cache 0.02"),
+        (["--dynamic-guidance"], "no dynamic guidance"),
+        (["--image", "clip.gif"], "takes no: --image"),
+        (["--video", "clip.gif"], "takes no: --video"),
+        (["--dry-run"], "no prediction for generators of this family: autoregressive"),
         (["--temperature", "-1"], "temperature"),
         (["--first-frames", "missing.gif"], "no such file: missing.gif"),
         (["--frames", "1", "--first-frames", "clip.gif"], "nothing to continue in a video of so few frames: 1"),
