@@ -1,4 +1,4 @@
-"""What a video begins from: noise, which decides its size, and an image or a video where the generator takes one."""
+"""What a video begins from: noise, which decides its size, and an image, a video or first frames where the generator takes them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from theseus_core.errors import TheseusError
 STRENGTH = 0.8  # the share of the steps that change a video, as diffusers has it
 
 
-def check_given(generator: Generator, image: bool, video: bool, strength: float | None = None) -> None:
-    """Refuse an image or a video that the generator takes none of, the lack of an image that it needs, and a strength of nothing.
+def check_given(generator: Generator, image: bool, video: bool, first_frames: bool = False, strength: float | None = None) -> None:
+    """Refuse what a generator takes none of, the lack of an image that it needs, and a strength of nothing.
 
     Raises:
         TheseusError: saying what would do.
@@ -25,10 +25,36 @@ def check_given(generator: Generator, image: bool, video: bool, strength: float 
     if video and "start" not in generator.takes:
         hint = "a model that makes videos of words does, such as THUDM/CogVideoX-5b"
         raise TheseusError("this model cannot begin from a video, and takes no: --video", hint=hint)
+    if first_frames and "given" not in generator.takes:
+        hint = "a model that writes codes does: theseus train transformer --family autoregressive"
+        raise TheseusError("this model continues no clips, and takes no: --first-frames", hint=hint)
     if "image" in generator.takes and not image:
         raise TheseusError("this model continues an image, and needs one: --image", hint="--image FILE, the first frame")
     if strength is not None and not video:
         raise TheseusError(f"a strength has an effect only on a video: {strength:g}", hint="--video FILE")
+
+
+def can_be_given(tokenizer: VideoTokenizer, count: int, frames: int) -> int:
+    """How many of `count` first frames a video of so many can continue: at least one latent is left to make.
+
+    Raises:
+        TheseusError: none.
+    """
+    every = tokenizer.time_factor
+    most = min(count, frames - every)
+    if most < 1:
+        raise TheseusError(f"there is nothing to continue in a video of so few frames: {frames}", hint=f"--frames {1 + every}")
+    return most - (most - 1) % every
+
+
+def check_first_frames(tokenizer: VideoTokenizer, count: int, frames: int) -> None:
+    """Refuse so many first frames as a video cannot begin with.
+
+    Raises:
+        TheseusError: the hint names the nearest number that it can.
+    """
+    if (most := can_be_given(tokenizer, count, frames)) != count:
+        raise TheseusError(f"a video of {frames} frames cannot begin with so many frames: {count}", hint=f"it can with {most}")
 
 
 def check_latents(latents: Tensor, count: int, tokenizer: VideoTokenizer, generator: Generator) -> None:

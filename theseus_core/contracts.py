@@ -52,7 +52,7 @@ class Batch:
 
     Attributes:
         video: (B, C, T, H, W) float in [-1, 1].
-        latents: (B, Z, t, h, w) float, normalised by the tokenizer.
+        latents: (B, Z, t, h, w) float, normalised by the tokenizer; or its codes (B, 1, t, h, w) int64.
         text: the captions; `ids` where the text encoder is trained along, `embeddings` where they come from the cache.
         captions: the B captions as words; "" where the caption was dropped for classifier-free guidance.
     """
@@ -102,6 +102,13 @@ class Trainable(nn.Module, ABC):
     def lr_ratio(self, name: str) -> float:
         """The learning rate of the parameter of this name, in units of the training's."""
         return 1.0
+
+    def after_step(self) -> None:
+        """Called after each step of the training: what is not learned by gradients moves here, and not in `losses`."""
+
+    def worry(self, scalars: dict[str, float]) -> str:
+        """What is wrong with the training where its latest scalars show it, in words for the user; "" where nothing is."""
+        return ""
 
     def shard_units(self) -> list[nn.Module]:
         """The repeated blocks: units of FSDP sharding and of gradient checkpointing."""
@@ -160,7 +167,8 @@ class VideoTokenizer(Trainable):
 
     Attributes:
         produces: "latents", "codes" or "pixels".
-        latent_channels: Z.
+        latent_channels: Z; 1 where latents are codes.
+        codebook_size: V, where latents are codes (B, 1, t, h, w) int64 in [0, V).
         time_factor, space_factor: how many frames and pixels a latent stands for; T = 1 + time_factor * k.
         exact_in_chunks: False where `chunk` decides the result, and callers that only want to save memory leave it out.
         image_scale: what the latents of a first frame that is given are multiplied with beyond `encode`.
@@ -169,6 +177,7 @@ class VideoTokenizer(Trainable):
 
     produces: Consumes
     latent_channels: int
+    codebook_size: int = 0
     time_factor: int
     space_factor: int
     exact_in_chunks: ClassVar[bool] = True
@@ -233,6 +242,10 @@ class VideoTokenizer(Trainable):
     def calibrate(self, videos: Iterable[Tensor]) -> None:
         """Measure the per-channel mean and deviation of the latents over `videos` and keep them with the weights."""
 
+    def measure(self, latents: Tensor) -> dict[str, float]:
+        """Scores of latents by themselves, (B, Z, t, h, w) of many clips, such as how many codes they use; none by default."""
+        return {}
+
 
 class Generator(Trainable):
     """Text to latents (or pixels, or codes).
@@ -240,17 +253,23 @@ class Generator(Trainable):
     Attributes:
         consumes: what kind of tokenizer it needs; any other is an error that names the right one.
         samplers: names that `sample` takes.
+        stepless: those of them that take as many steps as the clip needs, whatever `steps` says.
         patch: the height and width of the latents must be multiples of it.
         patch_frames: the number of latent frames must be a multiple of it. What is added for that stands in front, and is dropped.
-        takes: what `sample` takes beyond what every family does, of
-            image            latents (B, Z, 1, h, w) of the first frame, which must then be given
-            start            latents (B, Z, t, h, w) of a video to begin from, and `strength`, the share of the steps that change it
+        takes: what `sample` takes by name beyond what every family does, of
+            image             latents (B, Z, 1, h, w) of the first frame, which must then be given
+            start             latents (B, Z, t, h, w) of a video to begin from; and `strength`, the share of steps that change it
+            given             latents (B, Z, t', h, w) of the first frames, which stay as they are
             dynamic_guidance  True for guidance that grows with the steps, from none
-            cache            a `diffusion.caching.Cache`, by which some evaluations of the network are left out
+            cache             a `diffusion.caching.Cache`, by which some evaluations of the network are left out
+            temperature       how freely codes are drawn, 1 as they were learned
+            top_k             of how many of the likeliest codes one is drawn, 0 for all
+            top_p             of the likeliest codes that together are at least so likely
     """
 
     consumes: Consumes
     samplers: Sequence[str]
+    stepless: Sequence[str] = ()
     patch: int = 1
     patch_frames: int = 1
     takes: Sequence[str] = ()
@@ -267,7 +286,7 @@ class Generator(Trainable):
         sampler: str,
         progress: Progress | None = None,
     ) -> Tensor:
-        """Noise (B, Z, t, h, w) and encoded text to latents of the same shape.
+        """Noise (B, Z, t, h, w) and encoded text to latents of the same shape; to codes the noise is what they are drawn by.
 
         Args:
             text: what is asked for, with embeddings (B, L, E).
@@ -298,6 +317,12 @@ class Conditioned(Trainable):
 
     def lr_ratio(self, name: str) -> float:
         return self.text_encoder.lr_ratio if name.startswith("text_encoder.") else self.generator.lr_ratio(name)
+
+    def after_step(self) -> None:
+        self.generator.after_step()
+
+    def worry(self, scalars: dict[str, float]) -> str:
+        return self.generator.worry(scalars)
 
     def shard_units(self) -> list[nn.Module]:
         return self.generator.shard_units()

@@ -53,7 +53,15 @@ TO_TRAIN: dict[Kind, str] = {
 }
 
 
-class Settings(Config):
+class CodeSettings(Config):
+    """How codes are drawn, of models that write codes; None leaves it to the model."""
+
+    temperature: float | None = Field(None, ge=0, description="how freely: 1 as they were learned, 0 always the likeliest")
+    top_k: int | None = Field(None, ge=0, description="one of so many likeliest codes; 0 of all")
+    top_p: float | None = Field(None, gt=0, le=1, description="one of the likeliest codes that together are so likely")
+
+
+class Settings(CodeSettings):
     """How a video is made unless the caller says otherwise; kept with the model, as it was trained."""
 
     frames: int = Field(ge=1, description="T, number of frames")
@@ -300,15 +308,25 @@ def check_match(generator: Generator, tokenizer: VideoTokenizer, text_encoder: T
     Raises:
         TheseusError: naming what would fit.
     """
-    if generator.consumes != tokenizer.produces:
-        wanted = f"tokenizers that do: {', '.join(tokenizers_for(generator.consumes)) or 'none'}"
-        raise TheseusError(f"the generator needs {generator.consumes}, and the tokenizer makes: {tokenizer.produces}", hint=wanted)
-    widths = {"latent_channels": tokenizer.latent_channels} | ({"text_width": text_encoder.width} if text_encoder else {})
+    check_kind(generator.consumes, tokenizer)
+    widths = widths_of(tokenizer) | ({"text_width": text_encoder.width} if text_encoder else {})
     for name, width in widths.items():
         wanted_width = getattr(generator.config, name, width)  # a family without that setting takes any
         if wanted_width != width:
             hint = "the generator was trained with another tokenizer or text encoder"
             raise TheseusError(f"the generator's {name} is {wanted_width}, and the other part's: {width}", hint=hint)
+
+
+def check_kind(wanted: Consumes, tokenizer: VideoTokenizer) -> None:
+    """Refuse a tokenizer that does not make what a generator needs."""
+    if wanted != tokenizer.produces:
+        hint = f"tokenizers that do: {', '.join(tokenizers_for(wanted)) or 'none'}"
+        raise TheseusError(f"the generator needs {wanted}, and the tokenizer makes: {tokenizer.produces}", hint=hint)
+
+
+def widths_of(tokenizer: VideoTokenizer) -> dict[str, int]:
+    """What a tokenizer decides of a generator's configuration."""
+    return {"latent_channels": tokenizer.latent_channels, "codebook_size": tokenizer.codebook_size}
 
 
 def tokenizers_for(kind: Consumes) -> list[str]:

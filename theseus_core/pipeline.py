@@ -13,14 +13,31 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from theseus_core import offload as offloading
-from theseus_core.beginnings import STRENGTH, check_given, check_latents, complete_size, noise_of, starting_noise
+from theseus_core.beginnings import (
+    STRENGTH,
+    check_first_frames,
+    check_given,
+    check_latents,
+    complete_size,
+    noise_of,
+    starting_noise,
+)
 from theseus_core.config import merge, validate
 from theseus_core.contracts import Progress, Text
 from theseus_core.data.clip import Clip
 from theseus_core.device import autocast, dtype_name, pick_device, pick_dtype
 from theseus_core.diffusion.caching import Cache
 from theseus_core.errors import TheseusError
-from theseus_core.model_folder import Parts, Settings, find_model, load_model, load_tokenizer, save_model, save_tokenizer
+from theseus_core.model_folder import (
+    CodeSettings,
+    Parts,
+    Settings,
+    find_model,
+    load_model,
+    load_tokenizer,
+    save_model,
+    save_tokenizer,
+)
 from theseus_core.nn.lora import merge as merge_differences
 from theseus_core.nn.packed import can_pack, pack
 from theseus_core.pretrained.lora import Lora, apply, parse_lora
@@ -112,25 +129,34 @@ class TextToVideo:
         """The model's defaults with the changes that are not None, checked against what the model can do.
 
         Raises:
-            TheseusError: a size or a number of frames that the model cannot make; the hint names the nearest that it can.
+            TheseusError: a size or a number of frames that the model cannot make, whose hint names the nearest that it can; or
+                something that has no effect on it.
         """
         settings = self._with(**changes)
         self.tokenizer.check_size(settings.frames, settings.height, settings.width, self.generator.patch)
-        tile = self.tokenizer.tile
-        if self.tiling and tile is not None and settings.height <= tile[0] and settings.width <= tile[1]:
-            hint = f"leave --tiling out, a tile is {tile[1]}x{tile[0]}"
-            raise TheseusError(f"tiling has no effect on frames of: {settings.width}x{settings.height}", hint=hint)
-        if settings.dynamic_guidance and ("dynamic_guidance" not in self.generator.takes or settings.guidance_scale == 1):
-            why = "without guidance nothing can rise" if settings.guidance_scale == 1 else "this model has no dynamic guidance"
-            raise TheseusError(f"{why}: guidance {settings.guidance_scale:g}", hint="leave --dynamic-guidance out")
-        if settings.cache and "cache" not in self.generator.takes:
-            raise TheseusError(f"this model has no steps to leave out: cache {settings.cache:g}", hint="leave --cache out")
+        self._refuse_what_has_no_effect(settings, changes.get("steps"))
         return settings
 
     def _with(self, **changes: Any) -> Settings:
         return validate(
             Settings, merge(self.defaults.model_dump(), {key: value for key, value in changes.items() if value is not None})
         )
+
+    def _refuse_what_has_no_effect(self, settings: Settings, steps: int | None) -> None:
+        tile, takes = self.tokenizer.tile, self.generator.takes
+        if self.tiling and tile is not None and settings.height <= tile[0] and settings.width <= tile[1]:
+            hint = f"leave --tiling out, a tile is {tile[1]}x{tile[0]}"
+            raise TheseusError(f"tiling has no effect on frames of: {settings.width}x{settings.height}", hint=hint)
+        if settings.dynamic_guidance and ("dynamic_guidance" not in takes or settings.guidance_scale == 1):
+            why = "without guidance nothing can rise" if settings.guidance_scale == 1 else "this model has no dynamic guidance"
+            raise TheseusError(f"{why}: guidance {settings.guidance_scale:g}", hint="leave --dynamic-guidance out")
+        if settings.cache and "cache" not in takes:
+            raise TheseusError(f"this model has no steps to leave out: cache {settings.cache:g}", hint="leave --cache out")
+        if foreign := [name for name in _of_codes(settings) if name not in takes]:
+            raise TheseusError(f"this model draws no codes, and takes no: --{foreign[0].replace('_', '-')}", hint="leave it out")
+        if settings.sampler in self.generator.stepless and steps not in (None, self.defaults.steps):
+            message = f"{settings.sampler} takes a step for each code, and cannot be asked for: --steps {steps}"
+            raise TheseusError(message, hint="leave --steps out, or choose another --sampler")
 
     def generate(
         self,
@@ -148,8 +174,12 @@ class TextToVideo:
         image: Tensor | None = None,
         video: Tensor | None = None,
         strength: float | None = None,
+        first_frames: Tensor | None = None,
         dynamic_guidance: bool | None = None,
         cache: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
         progress: Progress | None = None,
     ) -> Clip:
         """Make one clip; what is None is taken from `defaults`. See `sample` for the rest."""
@@ -168,8 +198,12 @@ class TextToVideo:
             image=image,
             video=video,
             strength=strength,
+            first_frames=first_frames,
             dynamic_guidance=dynamic_guidance,
             cache=cache,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
             progress=progress,
         )
         return Clip(to_frames(made[0]), fps=rate, caption=prompt)
@@ -191,8 +225,12 @@ class TextToVideo:
         image: Tensor | None = None,
         video: Tensor | None = None,
         strength: float | None = None,
+        first_frames: Tensor | None = None,
         dynamic_guidance: bool | None = None,
         cache: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """Make a video of each prompt.
@@ -205,9 +243,12 @@ class TextToVideo:
             image: the first frame (1 or B, C, H, W) in [-1, 1], for models that continue one.
             video: (1 or B, C, T, H, W) in [-1, 1] to begin from, noised as far as `strength` says.
             strength: the share of the steps that change the video, in (0, 1]; None for 0.8.
+            first_frames: (1 or B, C, T', H, W) in [-1, 1] that the videos begin with, for models that continue a clip; T' as
+                `beginnings.can_be_given` says.
             dynamic_guidance: guidance grows with the steps, from none.
             cache: the error that a step may have where the generator is not evaluated, see `diffusion.caching`; 0.02 halves the
                 time of 50 steps. `cached` then says what was left out.
+            temperature, top_k, top_p: how codes are drawn; see `CodeSettings`.
             progress: called with (done, total) after each step.
 
         Returns:
@@ -219,31 +260,32 @@ class TextToVideo:
         """
         if isinstance(prompts, str) or not prompts:
             raise TheseusError(f"not a list of prompts: {prompts!r}", hint='for example ["a waterfall"]')
-        check_given(self.generator, image is not None, video is not None, strength)
+        check_given(self.generator, image is not None, video is not None, first_frames is not None, strength)
         if latents is not None:
             check_latents(latents, len(prompts), self.tokenizer, self.generator)
         asked = {"frames": frames, "height": height, "width": width}
-        size = complete_size(asked, latents, video if image is None else image, self.tokenizer)
+        given = image if first_frames is None else first_frames[:, :, 0]
+        size = complete_size(asked, latents, video if given is None else given, self.tokenizer)
         settings = self.settings(
             steps=steps,
             guidance_scale=guidance_scale,
             sampler=sampler,
             dynamic_guidance=dynamic_guidance,
             cache=cache,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
             **size,
         )
         if negative_prompt and settings.guidance_scale == 1:
             raise TheseusError(f"a negative prompt has an effect only with guidance: {negative_prompt}", hint="--guidance above 1")
+        if first_frames is not None:
+            check_first_frames(self.tokenizer, first_frames.shape[2], settings.frames)
         z, t, h, w = self.tokenizer.latent_shape(settings.frames, settings.height, settings.width)
         spare = -t % self.generator.patch_frames  # frames in front that fill up a patch
         noise = noise_of((z, t + spare, h, w), seed, len(prompts), latents)
         text, negative = self._encode(list(prompts), negative_prompt)
-        extra = self._beginnings(image, video, strength, spare, len(prompts))
-        if settings.dynamic_guidance:
-            extra["dynamic_guidance"] = True
-        self.cached = Cache(settings.cache) if settings.cache else None
-        if self.cached is not None:
-            extra["cache"] = self.cached
+        extra = self._beginnings(image, video, first_frames, strength, spare, len(prompts)) | self._ways(settings)
         with self._computing():
             made = self._at_work(self.generator).sample(
                 noise.to(self.device),
@@ -271,22 +313,42 @@ class TextToVideo:
             )
 
     def _beginnings(
-        self, image: Tensor | None, video: Tensor | None, strength: float | None, spare: int, count: int
+        self,
+        image: Tensor | None,
+        video: Tensor | None,
+        first_frames: Tensor | None,
+        strength: float | None,
+        spare: int,
+        count: int,
     ) -> dict[str, Any]:
-        """What the generator is given beside words and noise: latents of the first frame, or of a video."""
-        given = video if image is None else image.unsqueeze(2)  # (1 or B, C, T, H, W)
+        """What the generator is given beside words and noise: latents of the first frame or frames, or of a video."""
+        whole = video if first_frames is None else first_frames
+        given = whole if image is None else image.unsqueeze(2)  # (1 or B, C, T, H, W)
         if given is None:
             return {}
         if len(given) not in (1, count) or given.shape[1] != 3:
             raise TheseusError(f"there must be one image or video, or one for each of {count} prompts, not: {tuple(given.shape)}")
         chunk = DECODED_AT_ONCE if self.tokenizer.exact_in_chunks else None
         with self._computing():
-            found = self._at_work(self.tokenizer).encode(given.to(self.device), chunk=chunk).float()
+            found = self._at_work(self.tokenizer).encode(given.to(self.device), chunk=chunk)
         found = found.expand(count, -1, -1, -1, -1)
+        if first_frames is not None:
+            return {"given": found}
+        found = found.float()
         if image is not None:
             return {"image": found * self.tokenizer.image_scale}
         found = torch.cat([found[:, :, :1].expand(-1, -1, spare, -1, -1), found], dim=2)  # (B, Z, t, h, w)
         return {"start": found, "strength": STRENGTH if strength is None else strength}
+
+    def _ways(self, settings: Settings) -> dict[str, Any]:
+        """Those of the settings that not every generator takes, where they are given."""
+        extra = _of_codes(settings)
+        if settings.dynamic_guidance:
+            extra["dynamic_guidance"] = True
+        self.cached = Cache(settings.cache) if settings.cache else None
+        if self.cached is not None:
+            extra["cache"] = self.cached
+        return extra
 
     def remember(self, prompts: Sequence[str]) -> None:
         """Encode these prompts now, in place of those encoded before, and let the text encoder give its memory back.
@@ -317,6 +379,11 @@ class TextToVideo:
         if self.offload == "model":
             offloading.bring_alone(part, [self.text_encoder, self.generator, self.tokenizer], self.device)
         return part
+
+
+def _of_codes(settings: Settings) -> dict[str, Any]:
+    """Those of the settings of codes that are given."""
+    return {name: value for name in CodeSettings.model_fields if (value := getattr(settings, name)) is not None}
 
 
 def _joined(texts: Sequence[Text]) -> Text:

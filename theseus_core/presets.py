@@ -63,6 +63,24 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "pictures": 16,
             "train": {"steps": 400, "batch_size": 8, "lr": 1e-3, "evaluate_every": 200, "ema": 0.98, "decay": 0.8},
         },
+        # Clips of any kind as codes, 32x32 for a frame of 128x128. Short windows, so that a batch shows many clips.
+        "codes": {
+            "family": "vqvae",
+            "frames": 5,
+            "max_stride": 2,
+            "pictures": 20,  # 1e5 codes, that usage and perplexity are measured on
+            "train": {"steps": 4000, "batch_size": 8, "lr": 1e-3, "ema": 0.998, "decay": 0.5},
+        },
+        # One moving shape as few codes: 320 for a clip of 17 frames of 64x64.
+        "shapes-codes": {
+            "family": "vqvae",
+            "model_preset": "tiny",
+            "model": {"codebook_size": 2048},
+            "hold_out": 0.002,
+            "world": ONE_SHAPE,
+            "pictures": 16,
+            "train": {"steps": 2000, "batch_size": 8, "lr": 1e-3, "ema": 0.99, "decay": 0.5},
+        },
         # The bundled model's. With fewer channels what moves fast falls apart: of 60 shapes the judge knew 49 again after a way
         # through 8 channels, and all after this one. Weak channels stay weak, so that the transformer learns what shows first.
         "world": {
@@ -124,6 +142,31 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "sampling": {"steps": 12, "guidance_scale": 3.0},
             "train": {
                 "steps": 2000,
+                "batch_size": 16,
+                "lr": 2e-3,
+                "schedule": "constant",
+                "evaluate_every": 500,
+                "checkpoint_every": 100,
+                "ema": 0.998,
+            },
+        },
+        # Both on what the vae's presets of these names give.
+        "codes": {
+            "family": "autoregressive",
+            "model_preset": "tiny",
+            "frames": 5,
+            "train": {"steps": 10_000, "batch_size": 8, "lr": 2e-3, "evaluate_every": 1000, "ema": 0.999},
+        },
+        "shapes-codes": {
+            "family": "autoregressive",
+            "model": {"width": 256, "heads": 4, "layers": 8},
+            "text": {"max_tokens": 24, "lr_ratio": 0.1},
+            "windows": 1,
+            "hold_out": 0.005,
+            "world": ONE_SHAPE,
+            "prompts": 16,
+            "train": {
+                "steps": 4000,
                 "batch_size": 16,
                 "lr": 2e-3,
                 "schedule": "constant",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from theseus_core.beginnings import STRENGTH, check_given
+from theseus_core.beginnings import STRENGTH, can_be_given, check_given
 from theseus_core.config import Config, Tree, dump, validate
 from theseus_core.contracts import Progress
 from theseus_core.data.clip import Clip
@@ -20,14 +20,14 @@ from theseus_core.device import dtype_name
 from theseus_core.errors import TheseusError
 from theseus_core.files import read_json, read_lines, replacing, write_json
 from theseus_core.losses import psnr
-from theseus_core.model_folder import Settings, find_model, fingerprint
+from theseus_core.model_folder import CodeSettings, Settings, find_model, fingerprint
 from theseus_core.pipeline import TextToVideo, to_video
 from theseus_core.pretrained.lora import parse_lora
 from theseus_core.render.video import read, read_image, sidecar_path
 from theseus_core.versions import versions
 
 
-class Recipe(Config):
+class Recipe(CodeSettings):
     """What decides a video."""
 
     prompt: str
@@ -44,6 +44,7 @@ class Recipe(Config):
     cache: float = 0.0
     image: str | None = Field(None, description="the file that the first frame was read from")
     video: str | None = Field(None, description="the file that it began from")
+    first_frames: str | None = Field(None, description="the file of a clip that it continues")
     given_hash: str | None = Field(None, description="`content_hash` of that file")
     strength: float | None = Field(None, description="the share of the steps that changed the video")
     model: str = Field(description="as it was named: a run, a folder, a bundled or a hub name")
@@ -83,20 +84,23 @@ def describe(pipe: TextToVideo, model: str, settings: Settings, quantize: str, o
     }
 
 
-def describe_given(pipe: TextToVideo, image: Path | None, video: Path | None, strength: float | None) -> Tree:
-    """The part of a recipe about an image or a video to begin from.
+def describe_given(
+    pipe: TextToVideo, image: Path | None, video: Path | None, first_frames: Path | None, strength: float | None
+) -> Tree:
+    """The part of a recipe about an image, a video to begin from, or a clip to continue; no model takes two of them.
 
     Raises:
         TheseusError: the model takes none, or needs one, or there is no such file.
     """
-    check_given(pipe.generator, image is not None, video is not None, strength)
-    given = image or video
+    check_given(pipe.generator, image is not None, video is not None, first_frames is not None, strength)
+    given = image or video or first_frames
     if given is None:
         return {}
     if not given.is_file():
         raise TheseusError(f"no such file: {given}")
     strength = STRENGTH if video is not None and strength is None else strength
-    named = {"image": str(image) if image else None, "video": str(video) if video else None}
+    files = {"image": image, "video": video, "first_frames": first_frames}
+    named = {name: str(path) if path else None for name, path in files.items()}
     return named | {"given_hash": content_hash(given), "strength": strength}
 
 
@@ -138,7 +142,7 @@ def make(pipe: TextToVideo, recipe: Recipe, progress: Progress | None = None) ->
     """The clip that a recipe describes, by a pipeline loaded as the recipe says.
 
     Raises:
-        TheseusError: the image or the video that it begins from is gone, or is another than it was.
+        TheseusError: the file that it begins from is gone, or is another than it was.
     """
     return pipe.generate(
         recipe.prompt,
@@ -151,11 +155,15 @@ def make(pipe: TextToVideo, recipe: Recipe, progress: Progress | None = None) ->
         guidance_scale=recipe.guidance_scale,
         sampler=recipe.sampler,
         negative_prompt=recipe.negative_prompt,
-        dynamic_guidance=recipe.dynamic_guidance,
-        cache=recipe.cache,
         image=_first_frame(recipe),
         video=_beginning(recipe),
         strength=recipe.strength,
+        first_frames=_continued(pipe, recipe),
+        dynamic_guidance=recipe.dynamic_guidance,
+        cache=recipe.cache,
+        temperature=recipe.temperature,
+        top_k=recipe.top_k,
+        top_p=recipe.top_p,
         progress=progress,
     )
 
@@ -174,6 +182,14 @@ def _beginning(recipe: Recipe) -> Tensor | None:
         return None
     clip = read(_unchanged(recipe.video, recipe), recipe.frames, (recipe.height, recipe.width), recipe.fps)
     return to_video(clip.frames).unsqueeze(0)
+
+
+def _continued(pipe: TextToVideo, recipe: Recipe) -> Tensor | None:
+    """(1, C, T', H, W): as many of the first frames as can be given."""
+    if recipe.first_frames is None:
+        return None
+    frames = read(_unchanged(recipe.first_frames, recipe), recipe.frames, (recipe.height, recipe.width)).frames
+    return to_video(frames[: can_be_given(pipe.tokenizer, len(frames), recipe.frames)]).unsqueeze(0)
 
 
 def _unchanged(name: str, recipe: Recipe) -> Path:

@@ -4,6 +4,7 @@ Every family module defines
     Config   its configuration, a `theseus_core.config.Config`
     Model    its network, built as `Model(config)`
     PRESETS  named differences from the configuration's defaults; "small" is what a user gets who asks for nothing
+    RUN      where it wants other settings of a training than the defaults of `train.runs`: differences from these
 and, where its weights are more than a state dictionary (a text encoder from a hub comes with its tokenizer's files),
     save(model, folder), load(folder, config)
 """

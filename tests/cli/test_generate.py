@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from theseus_core import recipe
+from theseus_core.data.clip import Clip
 
 Theseus = Callable[..., Any]
 
@@ -288,3 +289,10 @@ def test_quantized(theseus: Theseus, here: Path) -> None:
     assert "MiB of weights became" in result.err
     assert json.loads((here / "small.mp4.json").read_text())["recipe"]["quantize"] == "nf4"
     assert "the same bytes" in theseus("replay", "small.mp4.json").err
+
+
+@pytest.mark.parametrize("flags", [["--top-k", "3"], ["--temperature", "1"], ["--first-frames", "runs/clip.gif"]])
+def test_what_only_codes_have_is_refused_elsewhere(theseus: Theseus, here: Path, flags: list[str]) -> None:
+    Clip(np.zeros((3, 16, 16, 3), np.uint8), 8.0).save("runs/clip.gif")
+    result = theseus("generate", "a red circle", "-o", "no.gif", *flags)
+    assert result.code == 1 and f"and takes no: {flags[0]}" in result.err

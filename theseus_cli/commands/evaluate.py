@@ -58,7 +58,12 @@ def evaluate(
     guidance: Annotated[
         float | None, typer.Option("--guidance", help="How strictly to follow the prompt; 1 is none.", show_default="the model's")
     ] = None,
-    sampler: Annotated[str | None, typer.Option("--sampler", help="The sampling algorithm.", show_default="the model's")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            "--sampler", "--decoder", help="The sampling algorithm; of codes: masked, causal.", show_default="the model's"
+        ),
+    ] = None,
     frames: Annotated[
         int | None, typer.Option("--frames", help="Number of frames, at least 17.", show_default="the model's")
     ] = None,

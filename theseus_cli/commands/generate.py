@@ -28,10 +28,12 @@ from theseus_cli.prediction import predict
 from theseus_core.errors import TheseusError
 
 if TYPE_CHECKING:
+    from theseus_core.model_folder import Settings
     from theseus_core.pipeline import TextToVideo
     from theseus_core.recipe import Recipe
 
 READ_AHEAD = 64  # prompts encoded at once, before the text encoder is let go
+CODES = "Models that write codes"  # a panel of the help text
 
 
 def generate(
@@ -69,7 +71,24 @@ def generate(
     guidance: Annotated[
         float | None, typer.Option("--guidance", help="How strictly to follow the prompt; 1 is none.", show_default="the model's")
     ] = None,
-    sampler: Annotated[str | None, typer.Option("--sampler", help="The sampling algorithm.", show_default="the model's")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            "--sampler", "--decoder", help="The sampling algorithm; of codes: masked, causal.", show_default="the model's"
+        ),
+    ] = None,
+    first_frames: Annotated[
+        Path | None, typer.Option("--first-frames", help="A clip to continue, by a model that writes codes.", show_default=False)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="How freely codes are drawn: 1 as learned, 0 not.", rich_help_panel=CODES)
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", help="Draw from so many likeliest codes; 0 from all.", rich_help_panel=CODES)
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option("--top-p", help="Draw from the codes that together are so likely.", rich_help_panel=CODES)
+    ] = None,
     frames: Annotated[int | None, typer.Option("--frames", help="Number of frames.", show_default="the model's")] = None,
     size: Annotated[str | None, typer.Option("--size", help="128, or WIDTHxHEIGHT: 720x480.", show_default="the model's")] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Frames a second of the file.", show_default="the model's")] = None,
@@ -104,10 +123,12 @@ def generate(
     asked = [*(prompts or []), *(read_prompts(prompts_file) if prompts_file else [])]
     several = len(asked) * num_videos > 1 or prompts_file is not None
     target = choose_output(output, asked, several)
-    refuse_undecodable(*asked, negative_prompt, str(target), str(image or ""), str(video or ""), *(lora or []))
+    files = [str(path) for path in (target, image, video, first_frames) if path]
+    refuse_undecodable(*asked, negative_prompt, *files, *(lora or []))
     height, width = parse_size(size) if size else (None, None)
     changes = {"frames": frames, "height": height, "width": width, "fps": fps, "steps": steps, "sampler": sampler}
     changes |= {"guidance_scale": guidance, "dynamic_guidance": dynamic_guidance or None, "cache": cache}
+    changes |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
 
     from theseus_core.config import validate
     from theseus_core.estimate import plan_for
@@ -123,9 +144,11 @@ def generate(
         return
     pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile, tiling, lora or ())
     settings = pipe.settings(**changes)
-    given = describe_given(pipe, image, video, strength)
+    given = describe_given(pipe, image, video, first_frames, strength)
     if video:
         settings = fit_to_video(pipe, settings, video, frames)
+    if first_frames:
+        say_what_is_new(pipe, settings, first_frames)
     if cache_check and not settings.cache:
         raise TheseusError("without a cache there is nothing to check: --cache-check", hint="--cache 0.02")
     common = given | describe(pipe, name, settings, quantize.value, offload.value, compile)
@@ -161,6 +184,16 @@ def choose_output(output: Path | None, prompts: list[str], several: bool) -> Pat
     return output
 
 
+def say_what_is_new(pipe: TextToVideo, settings: Settings, path: Path) -> None:
+    """Say how much of a clip will be continued."""
+    from theseus_core.beginnings import can_be_given
+    from theseus_core.render.video import read
+
+    found = len(read(path, settings.frames, (settings.height, settings.width)).frames)
+    used = can_be_given(pipe.tokenizer, found, settings.frames)
+    console.say(f"continuing the first {used} frames of {path}, {settings.frames - used} are new")
+
+
 def refuse_undecodable(*words: str) -> None:
     """Refuse, before any work is done, what could not be written into the JSON beside a video: bytes that are not UTF-8."""
     from theseus_core.files import printable
@@ -190,7 +223,8 @@ def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
     from theseus_core.quantize import what_it_gains
 
     shape = f"{recipe.frames} frames of {recipe.width}x{recipe.height} at {recipe.fps:g} fps"
-    how = f"{recipe.steps} steps of {recipe.sampler}, guidance {recipe.guidance_scale:g}"
+    steps = "" if recipe.sampler in pipe.generator.stepless else f"{recipe.steps} steps of "
+    how = f"{steps}{recipe.sampler}, guidance {recipe.guidance_scale:g}"
     console.say(f"model: {recipe.model} on {recipe.device} in {recipe.dtype}: {shape}, {how}")
     if recipe.image:
         console.say(f"the first frame: the middle of {recipe.image} at {recipe.width}x{recipe.height}")

@@ -53,7 +53,8 @@ HoldOutOption = Annotated[
     typer.Option("--hold-out", help='Of the world: never show "circle moving up-right". May be given again.', rich_help_panel=RUN),
 ]
 PresetOption = Annotated[
-    str, typer.Option("--preset", help="debug, tiny, small, base, ten-clips, shapes, world.", rich_help_panel=RUN)
+    str,
+    typer.Option("--preset", help="debug, tiny, small, base, ten-clips, shapes, world; codes, shapes-codes.", rich_help_panel=RUN),
 ]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="A YAML file laid over the preset; every key is obeyed.", rich_help_panel=RUN)
@@ -86,7 +87,7 @@ WorkersOption = Annotated[
 def vae(
     data: DataOption = Path("dataset"),
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.", rich_help_panel=RUN)] = Path("runs/vae"),
-    family: Annotated[str | None, typer.Option("--family", help="causal_vae.", rich_help_panel=RUN)] = None,
+    family: Annotated[str | None, typer.Option("--family", help="causal_vae; or vqvae: codes.", rich_help_panel=RUN)] = None,
     preset: PresetOption = "small",
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -147,7 +148,7 @@ def transformer(
         int | None,
         typer.Option("--lora", min=1, help="Train differences of this rank to the model of --init.", rich_help_panel=RUN),
     ] = None,
-    family: Annotated[str | None, typer.Option("--family", help="dit.", rich_help_panel=RUN)] = None,
+    family: Annotated[str | None, typer.Option("--family", help="dit; or autoregressive: of codes.", rich_help_panel=RUN)] = None,
     text: Annotated[
         str | None,
         typer.Option("--text", help="builtin; or frozen: clip, bert, t5, ..., a hub name or a folder.", rich_help_panel=RUN),

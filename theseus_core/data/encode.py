@@ -1,4 +1,4 @@
-"""Latents and text embeddings, computed once and kept in the dataset's `cache/`.
+"""Latents or codes, and text embeddings, computed once and kept in the dataset's `cache/`.
 
 A cache folder is named by the hash of all that its content depends on: the clips, the encoder's weights and settings. Another
 dataset, another encoder or another precision has another folder, so what is read is never stale.
@@ -75,14 +75,15 @@ class LatentCache:
             self._encode(device, dtype, progress)
 
     def read(self, clip: int, which: float) -> Tensor:
-        """(Z, t, h, w) of a window of a clip; `which` in [0, 1) chooses it."""
+        """(Z, t, h, w) of a window of a clip, codes as int64; `which` in [0, 1) chooses it."""
         path = self._path(clip // CLIPS_PER_FILE)
         try:
             with safe_open(path, "pt") as file:  # mapped: what is not asked for is not read
                 latents: Tensor = file.get_slice(str(clip))[:]
         except (SafetensorError, OSError) as error:
             raise TheseusError(f"damaged cache of latents: {path}", hint=f"remove it: rm -r {self.folder}") from error
-        return latents[int(which * len(latents))].float()
+        chosen = latents[int(which * len(latents))]
+        return chosen.float() if chosen.is_floating_point() else chosen.long()
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.safetensors"
@@ -110,10 +111,11 @@ class LatentCache:
                 yield clip, frames
 
     def _latents(self, tokenizer: VideoTokenizer, frames: Frames, device: torch.device) -> Tensor:
-        """(windows, Z, t, h, w) of a clip in half precision, one window after the other: memory stays small."""
+        """(windows, Z, t, h, w) of a clip in half precision or 32 bits, one window after the other: memory stays small."""
         starts = window_starts(len(frames), self.frames, self.windows)
         parts = [tokenizer.encode(window(frames, self.frames, start)[None].to(device)) for start in starts]
-        return torch.cat(parts).half().cpu().contiguous()
+        latents = torch.cat(parts)
+        return latents.to(torch.half if latents.is_floating_point() else torch.int32).cpu().contiguous()
 
 
 class CaptionCache:

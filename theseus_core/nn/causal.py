@@ -69,10 +69,10 @@ class GatedMLP(nn.Module):
 class ConvBlock(nn.Module):
     """`x + conv(norm(x))`, then `x + mlp(norm(x))`, on (B, t, h, w, D)."""
 
-    def __init__(self, width: int, expansion: float) -> None:
+    def __init__(self, width: int, expansion: float, time_kernel: int = 3) -> None:
         super().__init__()
         self.conv_norm = nn.LayerNorm(width, bias=False)
-        self.conv = CausalConv(width)
+        self.conv = CausalConv(width, time_kernel)
         self.mlp_norm = nn.LayerNorm(width, bias=False)
         self.mlp = GatedMLP(width, int(width * expansion))
         for last in (self.mlp.down.weight, *self.conv.space.parameters()):

@@ -22,12 +22,14 @@ from theseus_core.model_folder import (
     Parts,
     Settings,
     base_of,
+    check_kind,
     check_match,
     find_model,
     load_model,
     load_tokenizer,
     save_adapters,
     save_model,
+    widths_of,
 )
 from theseus_core.pipeline import TextToVideo
 from theseus_core.quantize import check_mode, quantize
@@ -72,6 +74,7 @@ def train_generator(
     parts = begin(run, dataset, device, dtype) if run.init else _build(run, dataset, vae, trained)
     parts.tokenizer.check_size(run.frames, *common_size(dataset), parts.generator.patch)
     say_what_is_measured(report, held, run.hold_out)
+    _say_what_a_clip_is(report, parts.tokenizer, run.frames, *common_size(dataset))
     _say_what_is_not_read(report, parts.text_encoder, dataset, begun=bool(run.init))
     if run.quantize != "none" and not run.lora:
         _quantize_text(parts.text_encoder, run.quantize, device, dtype)
@@ -96,12 +99,12 @@ def train_generator(
 
     def evaluate(model: Trainable, step: int) -> Scores:
         with autocast(device, dtype):
-            losses = [model.losses(batch.to(device), model.phases[-1])["loss"].item() for batch in measured]
+            losses = [model.losses(batch.to(device), model.phases[-1]) for batch in measured]
         pipe = TextToVideo(_with_trained(parts, model), device, dtype)
         _draw_samples(pipe, shown, output / "samples" / f"step-{step:06d}")
         save(model, step)  # to try what is trained so far
         plot(output)
-        return {"loss": sum(losses) / len(losses)}
+        return {name: sum(each[name].item() for each in losses) / len(losses) for name in losses[0]}
 
     trainer = Trainer(
         trainable(run, parts),
@@ -166,7 +169,10 @@ def _quantize_text(text_encoder: TextEncoder, mode: str, device: torch.device, d
 
 
 def _generator(run: TransformerRun, tokenizer: VideoTokenizer, text_encoder: TextEncoder) -> Generator:
-    fitting = {"latent_channels": tokenizer.latent_channels, "text_width": text_encoder.width}
+    module = family("generators", run.family)
+    check_kind(module.Model.consumes, tokenizer)
+    decided = {**widths_of(tokenizer), "text_width": text_encoder.width}
+    fitting = {key: value for key, value in decided.items() if key in module.Config.model_fields}
     for key, value in run.model.items():
         if key in fitting and value != fitting[key]:
             raise TheseusError(f"model.{key} is set by what feeds the generator, {fitting[key]}, and cannot be: {value}")
@@ -207,6 +213,11 @@ def _source(
     if run.quantize == "none":  # else it would have to be quantized again
         encoder.free()
     return LatentSource(latents, draw, cache.read, cache.fingerprint, run.caption_dropout)
+
+
+def _say_what_a_clip_is(report: Report, tokenizer: VideoTokenizer, frames: int, height: int, width: int) -> None:
+    _, t, h, w = tokenizer.latent_shape(frames, height, width)
+    report.note(f"a clip of {frames} frames of {width}x{height} is {t} x {h} x {w} {tokenizer.produces}")
 
 
 def _say_what_is_not_read(report: Report, text_encoder: TextEncoder, dataset: Clips, begun: bool) -> None:

@@ -9,13 +9,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from theseus_core.config import Config, Tree, dump, validate
+from theseus_core.config import Config, Tree, dump, merge, validate
 from theseus_core.contracts import Progress as CountProgress
 from theseus_core.data.shards import Clips, Dataset
 from theseus_core.data.sources.world import NAME as WORLD
 from theseus_core.data.sources.world import Drawn, WorldClips
 from theseus_core.errors import TheseusError, nearest
+from theseus_core.model_folder import CodeSettings
 from theseus_core.presets import PRESETS
+from theseus_core.registry import Group, family
 from theseus_core.render.plots import curves
 from theseus_core.train.checkpoint import Note
 from theseus_core.train.config import TrainConfig
@@ -35,7 +37,7 @@ def _transformer_training() -> TrainConfig:
     return TrainConfig(steps=5000, batch_size=16, optimizer="muon", lr=2e-3, evaluate_every=500)
 
 
-class Sampling(Config):
+class Sampling(CodeSettings):
     """How videos are made of the trained model, unless the user says otherwise."""
 
     steps: int = Field(20, ge=1, description="evaluations of the generator")
@@ -86,19 +88,24 @@ class TransformerRun(Run):
     train: TrainConfig = Field(default_factory=_transformer_training, description="the trainer's settings")
 
 
+GROUPS: dict[str, Group] = {"vae": "tokenizers", "transformer": "generators"}
 RUNS: dict[str, type[VaeRun] | type[TransformerRun]] = {"vae": VaeRun, "transformer": TransformerRun}
 
 
 def configure_run(kind: str, preset: str, *changes: Tree) -> Any:
-    """A run's settings: the defaults, a preset over them, and every change over that, in order; see also `finetune.with_model`.
+    """A run's settings: the defaults, those of the family (its `RUN`), a preset over them, and every change, in order.
+
+    See also `finetune.with_model`.
 
     Raises:
-        TheseusError: no such preset, an unknown key, or a value out of its range.
+        TheseusError: no such preset or family, an unknown key, or a value out of its range.
     """
     if preset not in PRESETS[kind]:
         raise TheseusError(f"train {kind} has no preset: {preset}", hint=nearest(preset, sorted(PRESETS[kind])))
-    run = RUNS[kind]
-    return validate(run, with_model(kind, dump(run()), PRESETS[kind][preset], changes))
+    run, given = RUNS[kind], merge(PRESETS[kind][preset], *changes)
+    defaults = dump(run())
+    own = getattr(family(GROUPS[kind], str(given.get("family", defaults["family"]))), "RUN", {})
+    return validate(run, with_model(kind, merge(defaults, own), PRESETS[kind][preset], changes))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from theseus_core.colour import colour_difference, saturation
 from theseus_core.contracts import Trainable, VideoTokenizer
 from theseus_core.data.clip import Clip, spread
 from theseus_core.data.loader import Draw, VideoSource, common_size, split, stack_windows
@@ -91,20 +92,35 @@ def _windows(dataset: Clips, clips: Sequence[int], frames: int, at_once: int = 4
 
 
 def _draw_reconstructions(tokenizer: VideoTokenizer, dataset: Clips, clips: Sequence[int], frames: int, folder: Path) -> Scores:
-    """Take clips through the tokenizer and back: pictures and videos into the folder, PSNR and SSIM back."""
+    """Take clips through the tokenizer and back: pictures and videos into the folder, what is measured back.
+
+    Scores: PSNR in dB, SSIM, the mean CIEDE2000 and the saturation that is left, 1 for all; and those of the latents.
+    """
     device = next(tokenizer.parameters()).device
-    originals, outputs, ratios, likenesses = [], [], [], []
+    originals, outputs, latents, scores = [], [], [], []
     for clip in clips:
         video = stack_windows(dataset, [clip], frames)
-        back = tokenizer.decode(tokenizer.encode(video.to(device))).float().cpu()
-        ratios.append(psnr(back, video).item())
-        likenesses.append(ssim(back, video).item())
+        latents.append(tokenizer.encode(video.to(device)))
+        back = tokenizer.decode(latents[-1]).float().cpu()
+        scores.append(_likeness(back, video))
         record = dataset.records[clip]
         originals.append(Clip(to_frames(video[0]), record.fps, record.captions[0]))
         outputs.append(Clip(to_frames(back[0]), record.fps, record.captions[0]))
-    labels = [f"{ratio:.1f} dB  {clip.caption}" for ratio, clip in zip(ratios, originals, strict=True)]
+    labels = [f"{score['psnr']:.1f} dB  {clip.caption}" for score, clip in zip(scores, originals, strict=True)]
     comparison(originals, outputs, folder / "reconstructions.png", labels=labels)
     for i, (original, output) in enumerate(zip(originals, outputs, strict=True)):
         both = np.concatenate([original.frames, output.frames], axis=2)  # side by side
         Clip(both, original.fps, original.caption).save(folder / f"{i:04d}.mp4")
-    return {"psnr": sum(ratios) / len(ratios), "ssim": sum(likenesses) / len(likenesses)}
+    means = {name: sum(score[name] for score in scores) / len(scores) for name in scores[0]}
+    return means | tokenizer.measure(torch.cat(latents))
+
+
+def _likeness(back: Tensor, video: Tensor) -> Scores:
+    shown = back.clamp(-1, 1)
+    left = saturation(shown) / saturation(video).clamp_min(1)  # of a grey clip there is none to keep
+    return {
+        "psnr": psnr(back, video).item(),
+        "ssim": ssim(back, video).item(),
+        "ciede2000": colour_difference(shown, video).item(),
+        "saturation": left.item(),
+    }

@@ -108,6 +108,7 @@ class Trainer:
         self.skipped: dict[str, int] = {}  # by phase: steps in a row whose gradient was not finite
         self.window = Window()
         self.stop, self.told_to_stop = StopRequest(), False  # this process, and any of them
+        self.worried = False
         self._saved_at: int | None = None
 
     def _refuse_what_cannot_be(self) -> None:
@@ -170,6 +171,7 @@ class Trainer:
         for phase in self.phases:
             prefix = f"{phase.name}/" if len(self.phases) > 1 else ""
             values |= {prefix + key: value for key, value in self._phase_step(phase, micro_batches, factor).items()}
+        self.model.after_step()
         self.ema.update(self.step)
         self.step += 1
         return values
@@ -338,9 +340,16 @@ class Trainer:
             line["waiting"] /= line["seconds"]
             self.journal.write({"step": self.step, **line, "seconds": self.elapsed})
         if self._due(self.config.log_every):
+            self._pass_on(self.model.worry(self.window.means()))
             self.window = Window()
         if self.progress is not None and self.world.is_main:
             self.progress(self.step, self.config.steps, values)
+
+    def _pass_on(self, worry: str) -> None:
+        """Say it once, and again when it has been away."""
+        if worry and not self.worried:
+            self.note(f"warning, step {self.step}: {worry}")
+        self.worried = bool(worry)
 
     def _evaluation_is_due(self) -> bool:
         return self.evaluate is not None and self._due(self.config.evaluate_every)

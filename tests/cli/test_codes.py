@@ -1,0 +1,178 @@
+"""The way over codes, by the commands: a dataset becomes codes, these a transformer, and words, or a clip, a video."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from theseus_core.data.clip import Clip
+from theseus_core.data.writer import write_dataset
+from theseus_core.errors import TheseusError
+from theseus_core.pipeline import TextToVideo, to_video
+from theseus_core.render.video import read
+from theseus_core.train.generator import train_generator
+from theseus_core.train.runs import Report, configure_run
+from theseus_core.train.tokenizer import train_tokenizer
+
+if TYPE_CHECKING:
+    from conftest import Theseus
+
+SHORT = {"steps": 4, "checkpoint_every": 2, "evaluate_every": 0, "log_every": 2, "threads": 1}
+CHANGES: dict[str, dict[str, Any]] = {
+    "vae": {"family": "vqvae", "pictures": 1, "train": SHORT},
+    "transformer": {"family": "autoregressive", "prompts": 1, "train": SHORT},
+}
+
+
+def write_clips(folder: Path) -> None:
+    clips = []
+    for i, name in enumerate(["red", "green", "blue"] * 2):
+        frames = np.full((6, 16, 16, 3), 30 * i, np.uint8)
+        for t in range(6):
+            frames[t, 4:12, t : t + 8, i % 3] = 230
+        clips.append(Clip(frames, 8.0, f"a {name} square"))
+    write_dataset(folder, clips, {"size": [16, 16]})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("codes")
+    write_clips(folder / "dataset")
+    for kind in ("vae", "transformer"):
+        train(kind, folder, folder / f"runs/{kind}")
+    return folder
+
+
+@pytest.fixture
+def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(kind: str, folder: Path, output: Path, report: Report | None = None) -> None:
+    run = configure_run(kind, "debug", CHANGES[kind])
+    if kind == "vae":
+        train_tokenizer(run, folder / "dataset", output, report)
+    else:
+        train_generator(run, folder / "dataset", folder / "runs/vae", output, report)
+
+
+def test_the_two_trainings_by_their_commands(theseus: Theseus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clips(tmp_path / "dataset")
+    quick = ("--preset", "debug", "--steps", "2", "--set", "train.evaluate_every=0")
+    result = theseus("train", "vae", "--family", "vqvae", *quick, "--set", "pictures=1", "--json")
+    assert result.code == 0, result.err
+    scores = json.loads(result.out)["scores"]
+    assert {"psnr", "ssim", "ciede2000", "saturation", "usage", "perplexity"} <= scores.keys()
+    lines = [json.loads(line) for line in Path("runs/vae/metrics.jsonl").read_text().splitlines()]
+    assert {"codebook", "commitment", "diversity", "colour", "ssim", "usage", "perplexity"} <= lines[-2].keys()
+    refused = theseus("train", "transformer", *quick)
+    assert refused.code == 1 and "the generator needs latents, and the tokenizer makes: codes" in refused.err
+    result = theseus("train", "transformer", "--family", "autoregressive", *quick, "--set", "prompts=1", "--json")
+    assert result.code == 0, result.err
+    assert {"loss", "causal", "masked"} <= json.loads(result.out)["scores"].keys()
+    assert json.loads(Path("runs/transformer/config.json").read_text())["describe"]["sampling"]["sampler"] == "masked"
+    wrong = theseus("train", "transformer", "--family", "autoregressive", *quick, "--set", "model.codebook_size=7")
+    assert wrong.code == 1 and "cannot be: 7" in wrong.err
+
+
+@pytest.mark.parametrize("kind", ["vae", "transformer"])
+def test_a_training_that_is_killed_goes_on_bit_for_bit(trained: Path, tmp_path: Path, kind: str) -> None:
+    def kill(done: int, total: int, scalars: dict[str, float]) -> None:
+        if done == 3:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        train(kind, trained, tmp_path / kind, Report(step=kill))
+    notes: list[str] = []
+    train(kind, trained, tmp_path / kind, Report(note=notes.append))
+    assert any("resuming" in note and "after step 2" in note for note in notes)
+    part = "tokenizer" if kind == "vae" else "generator"
+    weights = [load_file(root / f"model/{part}/model.safetensors") for root in (tmp_path / kind, trained / "runs" / kind)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])
+
+
+def test_the_training_says_that_the_codebook_collapses(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("theseus_core.tokenizers.vqvae.Model.worry", lambda self, scalars: f"usage {scalars['usage']:.1f}")
+    notes: list[str] = []
+    train("vae", trained, tmp_path / "vae", Report(note=notes.append))
+    warnings = [note for note in notes if note.startswith("warning")]
+    assert len(warnings) == 1 and warnings[0].startswith("warning, step 2: usage 0.")
+
+
+def test_words_become_a_video_either_way_and_again(theseus: Theseus, here: Path) -> None:
+    result = theseus("generate", "a red square", "-o", "one.gif", "--steps", "3", "--top-k", "8", "--temperature", "0.9")
+    assert result.code == 0, result.err
+    assert "5 frames of 16x16 at 8 fps, 3 steps of masked, guidance 3" in result.err
+    recipe = json.loads(Path("one.gif.json").read_text())["recipe"]
+    assert (recipe["top_k"], recipe["temperature"], recipe["top_p"], recipe["first_frames"]) == (8, 0.9, None, None)
+    assert "the same bytes" in theseus("replay", "one.gif.json").err
+    result = theseus("generate", "a red square", "-o", "two.gif", "--decoder", "causal", "--top-p", "0.9")
+    assert result.code == 0 and ", causal, guidance 3" in result.err.replace("8 fps, ", ", ")
+    assert theseus("generate", "a red square", "-o", "three.gif", "--quantize", "int8").code == 0
+
+
+def test_a_clip_is_continued(theseus: Theseus, here: Path) -> None:
+    frames = np.full((3, 16, 16, 3), 200, np.uint8)
+    frames[:, :8] = [20, 60, 200]
+    Clip(frames, 8.0).save("clip.gif")
+    result = theseus("generate", "a red square", "-o", "on.avi", "--first-frames", "clip.gif", "--dtype", "fp32")
+    assert result.code == 0, result.err
+    assert "continuing the first 3 frames of clip.gif, 2 are new" in result.err
+    pipe = TextToVideo.load("runs/transformer", dtype="fp32")
+    first = to_video(read(Path("clip.gif"), 5, (16, 16)).frames)[None]
+    expected = pipe.generate("a red square", first_frames=first).frames
+    made = read(Path("on.avi"), 5).frames
+    assert len(made) == 5 and np.abs(made.astype(int) - expected).mean() < 12
+    other = pipe.generate("a red square", first_frames=-first).frames
+    assert np.abs(other[:3].astype(int) - expected[:3]).mean() > 5
+    assert "the same bytes" in theseus("replay", "on.avi.json").err
+    Clip(255 - frames, 8.0).save("clip.gif")
+    changed = theseus("replay", "on.avi.json")
+    assert changed.code == 1 and "has changed since the video was made from it: clip.gif" in changed.err
+    with pytest.raises(TheseusError, match="cannot begin with so many frames: 5"):
+        pipe.generate("a red square", first_frames=torch.cat([first, first[:, :, :2]], dim=2))
+
+
+def test_a_model_of_codes_is_trained_on_with_its_own_ways_and_takes_no_differences(theseus: Theseus, here: Path) -> None:
+    write_clips(here / "dataset")
+    quick = ("--init", "runs/transformer", "--steps", "1", "--set", "train.evaluate_every=0", "--set", "prompts=1")
+    result = theseus("train", "transformer", *quick, "-o", "runs/on", "--json")
+    assert result.code == 0, result.err
+    assert {"loss", "causal", "masked"} <= json.loads(result.out)["scores"].keys()
+    assert TextToVideo.load("runs/on").defaults == TextToVideo.load("runs/transformer").defaults
+    result = theseus("train", "transformer", *quick, "--lora", "4")
+    assert result.code == 1 and "for transformers of the family dit, not for: autoregressive" in result.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--decoder", "causal", "--steps", "7"], "a step for each code, and cannot be asked for: --steps 7"),
+        (["--decoder", "ddim"], "not trained for the sampler: ddim"),
+        (["--top-p", "0"], "top_p"),
+        (["--cache", "0.02"], "no steps to leave out: cache 0.02"),
+        (["--dynamic-guidance"], "no dynamic guidance"),
+        (["--image", "clip.gif"], "takes no: --image"),
+        (["--video", "clip.gif"], "takes no: --video"),
+        (["--dry-run"], "no prediction for generators of this family: autoregressive"),
+        (["--temperature", "-1"], "temperature"),
+        (["--first-frames", "missing.gif"], "no such file: missing.gif"),
+        (["--frames", "1", "--first-frames", "clip.gif"], "nothing to continue in a video of so few frames: 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(theseus: Theseus, here: Path, flags: list[str], message: str) -> None:
+    Clip(np.zeros((3, 16, 16, 3), np.uint8), 8.0).save("clip.gif")
+    result = theseus("generate", "a red square", "-o", "no.gif", *flags)
+    assert result.code == 1 and message in result.err, result.err
+    assert not Path("no.gif").exists()
