@@ -366,7 +366,8 @@ def _what_there_is(name: str, kind: Kind) -> str:
     if not there:
         return f"name a run or a model folder, or make one: {TO_TRAIN[kind]}"
     close = get_close_matches(name, there, n=1)
-    return (f"did you mean {close[0]}? " if close else "") + f"a run or a model folder; here are: {', '.join(there)}"
+    listed = f"a run or a model folder; here are: {', '.join(there)}; or make one: {TO_TRAIN[kind]}"
+    return (f"did you mean {close[0]}? " if close else "") + listed
 
 
 def default_model() -> str:
