@@ -269,7 +269,9 @@ def test_a_bundled_model_is_found_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     assert "runs/vae" not in str(caught.value.hint), "a tokenizer is no model"
     with pytest.raises(TheseusError, match="no such tokenizer: runs/vea") as caught:
         load_tokenizer("runs/vea")
-    assert str(caught.value.hint).startswith("did you mean runs/vae? a run or a model folder; here are: runs/vae, shapes; or make one")
+    assert str(caught.value.hint).startswith(
+        "did you mean runs/vae? a run or a model folder; here are: runs/vae, shapes; or make one"
+    )
 
 
 def test_a_hub_name_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

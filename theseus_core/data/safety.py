@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,9 @@ from theseus_core.data.filters import PrepSettings
 from theseus_core.data.shards import Frames
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.files import read_lines
+from theseus_core.quiet import without_bars
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
 
 Inspect = Callable[[Frames], str | None]  # (T, H, W, 3) uint8 to why it is refused, or None
@@ -174,7 +173,7 @@ def _read(source: str) -> tuple[Any, Any]:
     processors: Any = transformers.AutoImageProcessor
     networks: Any = transformers.AutoModelForImageClassification
     try:
-        with _without_bars() if Path(source).is_dir() else nullcontext():  # a download may take minutes, and shows itself
+        with without_bars() if Path(source).is_dir() else nullcontext():  # a download may take minutes, and shows itself
             processor = processors.from_pretrained(source)
             network = networks.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:  # what transformers raises for a missing file, a bad name, no network
@@ -184,18 +183,3 @@ def _read(source: str) -> tuple[Any, Any]:
         )
         raise TheseusError(f"cannot read the classifier: {source}", hint=hint) from error
     return processor, network
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Keep transformers from drawing progress bars on stderr."""
-    import transformers.utils.logging
-
-    logging: Any = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 Cache = dict[nn.Module, Tensor]  # for each causal layer the last frames it saw
 
@@ -81,4 +82,22 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
         x = x + self.conv(self.conv_norm(x), cache)
         x = x + self.mlp(self.mlp_norm(x))
+        return x
+
+
+class Trunk(nn.Module):
+    """A stack of blocks. No norm follows: the linear path from patches to latents and back stays open."""
+
+    gradient_checkpointing = False
+
+    def __init__(self, width: int, blocks: int, expansion: float, time_kernel: int = 3) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ConvBlock(width, expansion, time_kernel) for _ in range(blocks))
+
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        for block in self.blocks:
+            if self.gradient_checkpointing and cache is None and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x, cache)
         return x

@@ -15,6 +15,7 @@ import torch
 from theseus_core.errors import TheseusError
 from theseus_core.files import read_json
 from theseus_core.pretrained.weights import Stored, Tie, load_into
+from theseus_core.quiet import without_bars
 from theseus_core.text import hub
 
 SHARED, EMBEDDED = "shared.weight", "encoder.embed_tokens.weight"  # one table; files hold it under either name, or under both
@@ -46,7 +47,7 @@ def save_text_encoder(model: hub.Model, words: Path, folder: Path) -> None:
     if kind != "t5" or masked:
         found = f"{kind}, {'with' if masked else 'without'} a mask"
         raise TheseusError(f"the text encoder of CogVideoX is a T5 without a mask, and this: {found}", hint="text.masked=false")
-    with hub.without_bars():
+    with without_bars():
         model.words.save_pretrained(words)
         model.network.save_pretrained(folder)
 
@@ -61,7 +62,7 @@ def _words(folder: Path) -> Any:
         hint = f"pip install {' '.join(missing)}"
         raise TheseusError(f"a package that reads this file is not installed: {folder / WORDS[1]}", hint=hint)
     try:
-        with hub.without_bars():
+        with without_bars():
             return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library has no type of its own for a damaged file
         raise TheseusError(f"damaged tokenizer: {folder}", hint=" ".join(str(error).split())[:160]) from error

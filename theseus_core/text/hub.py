@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from pydantic import Field
 from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Text, TextEncoder
 from theseus_core.errors import TheseusError
+from theseus_core.quiet import without_bars
 
 CLASSES = {"clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel"} | {
     "bert": "BertModel",
@@ -142,22 +143,6 @@ def _read_with(transformers: Any, source: str) -> tuple[Any, Any]:
         )
         raise TheseusError(f"cannot read the text encoder: {source}", hint=hint) from error
     return words, network
-
-
-@contextmanager
-def without_bars() -> Iterator[None]:
-    """Keep transformers from drawing progress bars on stderr."""
-    import transformers.utils.logging
-
-    logging: Any = transformers.utils.logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _short(error: Exception) -> str:

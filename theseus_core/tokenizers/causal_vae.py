@@ -13,13 +13,12 @@ from collections.abc import Iterable
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Batch, Consumes, VideoTokenizer
 from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr, ssim
-from theseus_core.nn.causal import Cache, ConvBlock
+from theseus_core.nn.causal import Cache, Trunk
 
 TIME, SPACE = 4, 8
 
@@ -47,24 +46,6 @@ PRESETS: dict[str, dict[str, object]] = {
     "small": {},
     "base": {"width": 768, "encoder_blocks": 4, "decoder_blocks": 8},
 }
-
-
-class Trunk(nn.Module):
-    """A stack of blocks. No norm follows: the linear path from patches to latents and back stays open."""
-
-    gradient_checkpointing = False
-
-    def __init__(self, width: int, blocks: int, expansion: float) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(ConvBlock(width, expansion) for _ in range(blocks))
-
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        for block in self.blocks:
-            if self.gradient_checkpointing and cache is None and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x, cache)
-        return x
 
 
 class Encoder(nn.Module):

@@ -12,14 +12,13 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from theseus_core.colour import colour_error
 from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Batch, Consumes, VideoTokenizer
 from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr, ssim
-from theseus_core.nn.causal import Cache, ConvBlock
+from theseus_core.nn.causal import Cache, Trunk
 from theseus_core.nn.closed_form import project, read_off, solve, some_of
 from theseus_core.nn.features import feature_net, unlikeness
 from theseus_core.nn.patching import patchify, unpatchify
@@ -91,24 +90,6 @@ PRESETS: dict[str, dict[str, object]] = {
 }
 
 
-class Trunk(nn.Module):
-    """A stack of blocks."""
-
-    gradient_checkpointing = False
-
-    def __init__(self, config: Config, blocks: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(ConvBlock(config.width, config.expansion, config.time_kernel) for _ in range(blocks))
-
-    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        for block in self.blocks:
-            if self.gradient_checkpointing and cache is None and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x, cache)
-        return x
-
-
 class Encoder(nn.Module):
     """Video (B, 3, T, H, W) to vectors (B, t, h, w, D)."""
 
@@ -117,7 +98,7 @@ class Encoder(nn.Module):
         self.time, self.space = config.time_factor, config.space_factor
         self.first = nn.Linear(3 * self.space**2, config.width)
         self.rest = nn.Linear(3 * self.time * self.space**2, config.width) if self.time > 1 else None
-        self.trunk = Trunk(config, config.encoder_blocks)
+        self.trunk = Trunk(config.width, config.encoder_blocks, config.expansion, config.time_kernel)
 
     def forward(self, video: Tensor, cache: Cache | None = None) -> Tensor:
         parts = []
@@ -140,7 +121,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.time, self.space = config.time_factor, config.space_factor
         self.inward = nn.Linear(config.code_width, config.width)
-        self.trunk = Trunk(config, config.decoder_blocks)
+        self.trunk = Trunk(config.width, config.decoder_blocks, config.expansion, config.time_kernel)
         self.first = nn.Linear(config.width, 3 * self.space**2)
         self.rest = nn.Linear(config.width, 3 * self.time * self.space**2) if self.time > 1 else None
 
