@@ -30,7 +30,7 @@ HOURGLASS: Tree = {
     "width": 256,
     "heads": 4,
     "predicts": "clean",
-    "shift": 4.0,
+    "shift": 8.0,
     "times": "uniform",
     "least_time": 0.5,
 }
@@ -177,7 +177,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         },
         # The bundled model's, together with the vae's of this name.
         "world": {
-            "model": {**HOURGLASS, "layers": 8},
+            "model": {**HOURGLASS, "layers": 8, "shift": 4.0},
             "text": {"max_tokens": 24, "lr_ratio": 0.1},
             "windows": 1,
             "hold_out": 0.005,
