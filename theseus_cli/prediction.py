@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from theseus_cli import console
@@ -13,8 +14,12 @@ MIB = 2**20
 WORDS = {"load": "reading the weights", "text": "reading the prompt", "steps": "the steps", "decode": "decoding"}
 
 
-def predict(name: str, changes: dict[str, Any], plan: Plan, videos: int) -> None:
-    """Say what so many videos would take, and which flags would make them fit."""
+def predict(name: str, changes: dict[str, Any], plan: Plan, videos: int, unseen: Sequence[str] = ()) -> None:
+    """Say what so many videos would take, and which flags would make them fit.
+
+    Args:
+        unseen: flags that were given, and that no prediction knows of.
+    """
     from theseus_core import estimate
     from theseus_core.device import dtype_name, free_memory
 
@@ -25,6 +30,8 @@ def predict(name: str, changes: dict[str, Any], plan: Plan, videos: int) -> None
     shape = f"{settings.frames} frames of {settings.width}x{settings.height}, {settings.steps} steps of {settings.sampler}"
     console.say(f"model: {name} on {plan.device} in {dtype_name(plan.dtype)}: {shape}, guidance {settings.guidance_scale:g}")
     show(made, videos)
+    if unseen:
+        console.warn(f"the prediction is that without: {', '.join(unseen)}")
     fetch = "how much is unknown" if fetched is None else f"{fetched / MIB:,.0f} MiB"
     console.say(f"to fetch: {fetch}" if fetched != 0 else "nothing to fetch")
     ways = [] if made.fits else estimate.what_would_fit(folder, changes, plan, model, rates, free)

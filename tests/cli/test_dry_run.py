@@ -36,3 +36,9 @@ def test_it_says_what_does_not_fit(theseus: Theseus, here: Path, monkeypatch: py
 def test_it_refuses_what_generate_refuses(theseus: Theseus, here: Path) -> None:
     result = theseus("generate", "a", "--device", "cpu", "--offload", "model", "--dry-run")
     assert result.code == 1 and "offloading moves parts" in result.err
+
+
+def test_it_says_what_it_does_not_know_of(theseus: Theseus, here: Path) -> None:
+    dry = ("generate", "a red circle", "--device", "cpu", "--dry-run")
+    assert "the prediction is that without: --video, --cache" in theseus(*dry, "--video", "in.mp4", "--cache", "0.02").err
+    assert "the prediction is that without" not in theseus(*dry).err

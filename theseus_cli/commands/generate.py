@@ -140,7 +140,8 @@ def generate(
     name = model or default_model()
     if dry_run:
         plan = plan_for(device, dtype.value, quantize.value, offload.value, compile, tiling)
-        predict(name, changes, plan, len(asked) * num_videos)
+        unseen = {"--lora": lora, "--image": image, "--video": video, "--first-frames": first_frames, "--cache": cache}
+        predict(name, changes, plan, len(asked) * num_videos, [flag for flag, value in unseen.items() if value])
         return
     pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile, tiling, lora or ())
     settings = pipe.settings(**changes)
