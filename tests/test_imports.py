@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LEVELS = [
     {"errors"},
-    {"config", "files", "device", "versions", "colour", "quiet"},
+    {"ahead", "config", "files", "device", "versions", "colour", "quiet"},
     {"contracts", "data.clip", "words"},
     {"data", "nn", "losses", "diffusion", "world"},
     {"render", "text", "tokenizers", "generators"},

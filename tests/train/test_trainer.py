@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -217,8 +218,10 @@ def test_a_mistake_of_our_own_keeps_its_traceback(tmp_path: Path) -> None:
         def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
             return {"loss": torch.ones(2) @ torch.ones(3)}
 
-    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+    with pytest.raises(RuntimeError, match="inconsistent tensor size") as caught:
         Trainer(Wrong(), Clips(8), settings(), tmp_path).fit()
+    assert caught.traceback  # which keeps the frames of the training, but not its threads
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 @pytest.mark.parametrize(

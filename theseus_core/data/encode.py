@@ -7,9 +7,7 @@ dataset, another encoder or another precision has another folder, so what is rea
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from theseus_core.ahead import ahead
 from theseus_core.config import dump
 from theseus_core.contracts import Batch, Progress, Text, TextEncoder, VideoTokenizer
 from theseus_core.data.loader import Draw, digest, window, window_starts
@@ -95,20 +94,12 @@ class LatentCache:
             if not self._path(number).exists():
                 begin = number * CLIPS_PER_FILE
                 clips = range(begin, min(begin + CLIPS_PER_FILE, len(self.dataset)))
-                with torch.no_grad(), autocast(device, dtype):
-                    encoded = {str(clip): self._latents(tokenizer, frames, device) for clip, frames in self._read_ahead(clips)}
+                with torch.no_grad(), autocast(device, dtype), ahead(self.dataset.read, clips, 2 * READERS, READERS) as read:
+                    latents = [self._latents(tokenizer, each.frames, device) for each in read]
+                encoded = {str(clip): each for clip, each in zip(clips, latents, strict=True)}
                 _write(encoded, self._path(number))
             if progress is not None:
                 progress(number + 1, total)
-
-    def _read_ahead(self, clips: range) -> Iterator[tuple[int, Frames]]:
-        """Each clip with its frames, in order; the next few are being read meanwhile."""
-        with ThreadPoolExecutor(READERS, thread_name_prefix="clips") as pool:
-            coming = deque(pool.submit(self.dataset.read, clip) for clip in clips[: 2 * READERS])
-            for place, clip in enumerate(clips):
-                frames = coming.popleft().result().frames
-                coming.extend(pool.submit(self.dataset.read, later) for later in clips[place + 2 * READERS :][:1])
-                yield clip, frames
 
     def _latents(self, tokenizer: VideoTokenizer, frames: Frames, device: torch.device) -> Tensor:
         """(windows, Z, t, h, w) of a clip in half precision or 32 bits, one window after the other: memory stays small."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Protocol
 
+from theseus_core.ahead import ahead
 from theseus_core.contracts import Batch
 
 
@@ -27,18 +27,11 @@ class BatchSource(Protocol):
         """
 
 
-def ahead(source: BatchSource, steps: range, accumulate: int, rank: int, world: int, workers: int = 1) -> Iterator[list[Batch]]:
+def drawn_ahead(
+    source: BatchSource, steps: range, accumulate: int, rank: int, world: int, workers: int = 1
+) -> AbstractContextManager[Iterator[list[Batch]]]:
     """The micro-batches of each step; while the caller works on one, those of the next `workers` steps are drawn, each by a thread.
 
     What the source raises is raised here.
     """
-
-    def draw(step: int) -> list[Batch]:
-        return [source.batch(step, micro, rank, world) for micro in range(accumulate)]
-
-    with ThreadPoolExecutor(workers, thread_name_prefix="batches") as pool:
-        coming = deque(pool.submit(draw, step) for step in steps[:workers])
-        for place in range(len(steps)):
-            batches = coming.popleft().result()
-            coming.extend(pool.submit(draw, step) for step in steps[place + workers : place + workers + 1])
-            yield batches
+    return ahead(lambda step: [source.batch(step, micro, rank, world) for micro in range(accumulate)], steps, workers, workers)

@@ -44,7 +44,7 @@ from theseus_core.train.guards import StopRequest, explained, seed_everything, s
 from theseus_core.train.journal import Journal, Window
 from theseus_core.train.optim import Phase, build_phases, lr_factor
 from theseus_core.train.provenance import refuse_foreign_folder, refuse_other_run, whereabouts
-from theseus_core.train.source import BatchSource, ahead
+from theseus_core.train.source import BatchSource, drawn_ahead
 from theseus_core.train.state import averaged_tensors, gathered, model_tensors, optimizer_tensors, restore, restore_optimizers
 from theseus_core.versions import versions
 
@@ -149,20 +149,20 @@ class Trainer:
         if self.step:
             self._evaluate()  # of the step that was saved, if that is still to do
         steps = range(self.step, self.config.steps)
-        batches = ahead(self.source, steps, self.config.accumulate, self.world.rank, self.world.size, self.config.workers)
-        for _ in steps:
-            began = time.perf_counter()
-            micro_batches = next(batches)
-            waited = time.perf_counter() - began
-            with explained():
-                values = self.train_step(micro_batches)
-            self._log(values, time.perf_counter() - began, waited)
-            if self._due(self.config.checkpoint_every) or self._evaluation_is_due():
-                self._save()
-            self._evaluate()
-            if self._must_stop():
-                batches.close()  # type: ignore[attr-defined]
-                self._stop()
+        world, config = self.world, self.config
+        with drawn_ahead(self.source, steps, config.accumulate, world.rank, world.size, config.workers) as batches:
+            for _ in steps:
+                began = time.perf_counter()
+                micro_batches = next(batches)
+                waited = time.perf_counter() - began
+                with explained():
+                    values = self.train_step(micro_batches)
+                self._log(values, time.perf_counter() - began, waited)
+                if self._due(config.checkpoint_every) or self._evaluation_is_due():
+                    self._save()
+                self._evaluate()
+                if self._must_stop():
+                    self._stop()
 
     def train_step(self, micro_batches: list[Batch]) -> Scores:
         """One step of every phase: its scalars, averaged over micro-steps and ranks."""
