@@ -28,6 +28,13 @@ def test_psnr_of_equals_is_the_top_and_what_lies_outside_is_clamped() -> None:
     assert psnr(a * 5, a).item() == pytest.approx(100)
 
 
+def test_ssim_is_as_exact_within_a_training_of_half_precision(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    bright = [0.98 + 0.02 * x for x in pair]  # where a mean of squares and the square of a mean are nearest
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = ssim(*bright)
+    torch.testing.assert_close(inside, ssim(*bright))
+
+
 def test_ssim_by_hand(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     """One window after the other, as the paper writes it."""
     a, b = ((x[0, 1, 1].double().numpy() + 1) / 2 for x in pair)

@@ -41,8 +41,9 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         v = F.conv2d(v, line.view(1, 1, 1, -1).expand(c, 1, 1, size), groups=c)
         return F.conv2d(v, line.view(1, 1, -1, 1).expand(c, 1, size, 1), groups=c)
 
-    mean_x, mean_y = blur(x), blur(y)
-    var_x, var_y, cov = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
+    with torch.autocast(a.device.type, enabled=False):  # in half precision the variances, as differences, can be below zero
+        mean_x, mean_y = blur(x), blur(y)
+        var_x, var_y, cov = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
     index = (2 * mean_x * mean_y + c1) * (2 * cov + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
     return index.reshape(b_, -1).mean(dim=1)
