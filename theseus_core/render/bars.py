@@ -58,10 +58,14 @@ def _draw(axes: Any, names: Sequence[str], panel: Panel, named: bool) -> None:
     axes.set_xlim(0, 1.25 * (panel.most or max(known, default=0) or 1))  # with room for the values
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), names if named else [""] * len(names), fontsize=9)
+    if panel.most:
+        axes.set_xticks([panel.most * quarter / 4 for quarter in range(5)])
+    else:
+        axes.locator_params(axis="x", nbins=5)
     axes.set_title(panel.title, fontsize=10, loc="left")
     axes.grid(True, axis="x", color=GRID_COLOUR, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(which="both", labelsize=8, length=0)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     if len(panel.series) > 1:
-        axes.legend(fontsize=7, frameon=False, loc="lower right")
+        axes.legend(fontsize=7, frameon=False, loc="lower right", bbox_to_anchor=(1, 1), borderpad=0, ncols=2)
