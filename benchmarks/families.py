@@ -5,8 +5,8 @@
 Runs the commands as a user would: every family is trained on one moving shape of 64x64, drawn from the same world with the same
 combinations held out, and `theseus compare` judges them all. The minutes of a tokenizer count: they are taken off those of the
 generator, also of each where two share one. Encodings and evaluations do not count. Each command goes on where it was stopped, so
-this may be killed and started again. With few minutes `--tokenizer-steps` leaves some of them to the generators. They are minutes of
-the clock: where the machine has other work at one time and not at another, they are not the same for all.
+this may be killed and started again. With few minutes `--tokenizer-steps` leaves some of them to the generators. Minutes are those
+of the clock: where the machine has other work at one time and not at another, they are not the same for all.
 """
 
 from __future__ import annotations
