@@ -93,6 +93,23 @@ def test_weights_are_counted_by_parts() -> None:
     assert with_codes > sum(p.numel() for p in averaged.parameters())
 
 
+def test_what_is_for_training_alone_stands_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = parts()
+    before = count_weights(model)
+    words = dict(model.generator.get_submodule("text_in").named_parameters())
+
+    def of_a_phase(phase: str) -> list[tuple[str, torch.nn.Parameter]]:
+        mine = phase == "discriminator"
+        return [(name, p) for name, p in model.generator.named_parameters() if name.startswith("text_in.") == mine]
+
+    monkeypatch.setattr(model.generator, "phases", ("discriminator", "generator"))
+    monkeypatch.setattr(model.generator, "phase_parameters", of_a_phase)
+    counts = count_weights(model)
+    assert counts["training"] == sum(p.numel() for p in words.values())
+    assert counts["generator"] == before["generator"] - counts["training"]
+    assert counts["total"] == before["total"]
+
+
 def test_memory_is_that_of_one_clip_and_not_of_who_asks(tmp_path: Path) -> None:
     model = parts()
     folder = save_model(tmp_path / "model", model.tokenizer, model.text_encoder, model.generator, model.defaults, {})

@@ -55,7 +55,7 @@ class Contender:
         name: as it was named: a run, a model folder, a bundled or a hub name.
         label: what it is called in tables and pictures, and its folder's name.
         families: of its parts.
-        weights: how many each part has, and all together.
+        weights: how many each part has, and all together; see `count_weights`.
         bytes: on the disk.
     """
 
@@ -215,6 +215,7 @@ def _rows(suite: Suite) -> list[tuple[str, Callable[[Standing], str]]]:
         ("flicker, of 255", lambda one: f"{one.report.summary()['flicker']:.3f}"),
         ("parameters, millions", lambda one: f"{one.contender.weights['total'] / 1e6:.2f}"),
         ("of them the generator", lambda one: f"{one.contender.weights['generator'] / 1e6:.2f}"),
+        ("of them for training alone", lambda one: f"{one.contender.weights['training'] / 1e6:.2f}"),
         ("steps of training", lambda one: _known(one.contender.trained.steps, ",")),
         ("minutes of training", lambda one: _known(one.contender.trained.total, ".1f")),
         ("of them before the generator", lambda one: _known(one.contender.trained.before, ".1f")),

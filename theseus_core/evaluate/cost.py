@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,13 +31,20 @@ TOKENIZER = "tokenizer/model.safetensors"  # in a model folder
 
 
 def count_weights(parts: Parts) -> dict[str, int]:
-    """Numbers that are kept of each part: what was learned, by gradients or, as some codebooks are, by averages."""
-    modules: Mapping[str, nn.Module] = {
-        "tokenizer": parts.tokenizer,
-        "text_encoder": parts.text_encoder,
-        "generator": parts.generator,
+    """Numbers that are kept of each part: what was learned, by gradients or, as some codebooks are, by averages.
+
+    Under "training" stand those of the generator that no clip is made with, since another phase than the last updates them alone:
+    a discriminator.
+    """
+    making = {id(p) for _, p in parts.generator.phase_parameters(parts.generator.phases[-1])}
+    named = (pair for phase in parts.generator.phases for pair in parts.generator.phase_parameters(phase))
+    training = sum({id(p): p.numel() for _, p in named if id(p) not in making}.values())
+    counts = {
+        "tokenizer": _numbers(parts.tokenizer),
+        "text_encoder": _numbers(parts.text_encoder),
+        "generator": _numbers(parts.generator) - training,
+        "training": training,
     }
-    counts = {name: _numbers(module) for name, module in modules.items()}
     return {"total": sum(counts.values()), **counts}
 
 
