@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from theseus_cli import console
+from theseus_cli.commands.compare import compare
 from theseus_cli.commands.doctor import doctor
 from theseus_cli.commands.evaluate import evaluate
 from theseus_cli.commands.generate import generate
@@ -39,6 +40,7 @@ app.command()(generate)
 app.command()(replay)
 app.command()(reconstruct)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(plot)
 app.add_typer(models, name="models")
 app.command()(doctor)

@@ -414,11 +414,14 @@ def summary(name: str, folder: Path) -> Tree:
 
 
 def unfinished(folder: Path) -> str:
-    """How far the training of a model has come, in words, where it has not ended: "step 500 of 2000"; else ""."""
+    """How far the training of a model has come, in words, where it is known not to have ended: "step 500 of 2000"; else ""."""
     made = describe(folder).get("made_by") or {}
     try:
-        steps, of = int(made["steps"]), int(made["settings"]["train"]["steps"])
+        train = made["settings"]["train"]
+        steps, of, minutes = int(made["steps"]), int(train["steps"]), float(train.get("minutes", 0))
     except (KeyError, TypeError, ValueError):  # of a model that says nothing about it
+        return ""
+    if minutes:  # then the clock alone knew which step is the last
         return ""
     return f"step {steps} of {of}" if steps < of else ""
 

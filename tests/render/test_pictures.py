@@ -1,4 +1,4 @@
-"""Contact sheets and curves."""
+"""Contact sheets, curves and bars."""
 
 from pathlib import Path
 
@@ -8,8 +8,9 @@ from PIL import Image
 
 from theseus_core.data.clip import Clip
 from theseus_core.errors import TheseusError
+from theseus_core.render.bars import Panel, bars
 from theseus_core.render.plots import curves, needs_log_scale, read_series, smoothed
-from theseus_core.render.sheets import FONT_SIZE, comparison, contact_sheet, wrap
+from theseus_core.render.sheets import FONT_SIZE, comparison, contact_sheet, matrix, wrap
 
 
 def flat(colour: tuple[int, int, int], frames: int = 8) -> Clip:
@@ -66,6 +67,30 @@ def test_captions_are_wrapped_at_words() -> None:
     assert wrap("", 100) == []
     assert len(wrap(text * 9, 200)) == 3
     assert wrap(text * 9, 200)[-1].endswith("...")
+
+
+def test_a_matrix_has_a_row_for_each_maker_and_a_column_for_each_thing(tmp_path: Path) -> None:
+    wide = Clip(RED.frames.repeat(2, axis=2), 10.0)
+    labels = [["right", "wrong: motion"]] * 2
+    path = matrix([[RED, GREEN], [wide, BLUE]], tmp_path / "m.png", ["dit", "gan"], ["a red clip", "another"], labels, height=16)
+    with Image.open(path) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    assert (pixels == (255, 0, 0)).all(-1).sum() == 4 * 16 * (24 + 48)
+    tops = {}
+    for name, colour in (("red", (255, 0, 0)), ("green", (0, 255, 0)), ("blue", (0, 0, 255))):
+        rows, columns = np.nonzero((pixels == colour).all(-1))
+        tops[name] = (rows.min(), columns.min(), columns.max())
+    assert tops["green"][0] == tops["red"][0] < tops["blue"][0]
+    assert tops["green"][1] == tops["blue"][1] > tops["red"][2], "a column is as wide as its widest clip"
+
+
+def test_bars_are_drawn_the_same_each_time_and_tell_what_is_unknown(tmp_path: Path) -> None:
+    panels = [Panel("right", {"seen": [90.0, 50.0], "never shown": [80.0, None]}, most=100), Panel("minutes", {"": [None, 3.0]})]
+    one = bars(["dit", "gan"], panels, tmp_path / "one.png")
+    assert one.read_bytes() == bars(["dit", "gan"], panels, tmp_path / "two.png").read_bytes()
+    known = [Panel("right", {"seen": [90.0, 50.0], "never shown": [80.0, 0.0]}, most=100), panels[1]]
+    assert one.read_bytes() != bars(["dit", "gan"], known, tmp_path / "known.png").read_bytes()
+    assert len({bars(["dit"], [Panel("x", {"": [1.0]})] * n, tmp_path / f"{n}.png").stat().st_size for n in (1, 5)}) == 2
 
 
 JOURNAL = [

@@ -64,6 +64,12 @@ def test_two_ranks_are_one_process(kind: str, family: str, optimizer: str, tmp_p
             assert ours[key] == pytest.approx(theirs[key], rel=1e-4), (theirs["step"], key)
 
 
+def test_two_ranks_end_by_one_clock(tmp_path: Path, two_ranks: Ranks) -> None:
+    ranks = two_ranks(tmp_path / "run", steps=1000, minutes=1e-9, schedule="constant", checkpoint_every=1000)
+    assert [finish(process) for process in ranks] == [0, 0]
+    assert steps_logged(tmp_path / "run") == 1
+
+
 @pytest.mark.parametrize(("kind", "family", "optimizer"), [CASES[0], CASES[1]])
 def test_two_killed_ranks_end_bit_identical(
     kind: str, family: str, optimizer: str, tmp_path: Path, start: Start, two_ranks: Ranks

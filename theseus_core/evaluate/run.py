@@ -38,9 +38,7 @@ def evaluate(pipe: TextToVideo, suite: Suite, folder: Path, shared: Tree, progre
     Raises:
         TheseusError: too few frames to judge, sizes that no video file holds, or clips in the folder that were made otherwise.
     """
-    if shared["frames"] < MIN_FRAMES:
-        message = f"what moves in a clip can be judged from {MIN_FRAMES} frames, not from: {shared['frames']}"
-        raise TheseusError(message, hint=f"--frames {MIN_FRAMES}")
+    check_frames(shared["frames"])
     clips = folder / "clips"
     check(clips / "clip.mp4", shared["height"], shared["width"], shared["fps"])
     verdicts, seconds = _make_and_examine(pipe, suite, _recipes(suite, shared), clips, progress)
@@ -49,6 +47,22 @@ def evaluate(pipe: TextToVideo, suite: Suite, folder: Path, shared: Tree, progre
     write_json(folder / "report.json", report.tree())
     _draw(report, folder)
     return report
+
+
+def check_frames(frames: int) -> None:
+    """Refuse clips that are too short to be judged.
+
+    Raises:
+        TheseusError: the hint names how many would do.
+    """
+    if frames < MIN_FRAMES:
+        message = f"what moves in a clip can be judged from {MIN_FRAMES} frames, not from: {frames}"
+        raise TheseusError(message, hint=f"--frames {MIN_FRAMES}")
+
+
+def count_clips(suite: Suite) -> int:
+    """How many clips an evaluation makes."""
+    return len(suite.prompts) + len(_twice(suite))
 
 
 def _recipes(suite: Suite, shared: Tree) -> dict[str, Recipe]:
@@ -115,6 +129,11 @@ def _draw(report: Report, folder: Path) -> None:
 
 
 def _label(verdict: Verdict) -> str:
+    return f"{verdict.text} [{verdict.name}: {in_words(verdict)}]"
+
+
+def in_words(verdict: Verdict) -> str:
+    """What is wrong with a clip, or that nothing is."""
     wrong = [key for key, right in verdict.right.items() if not right]
     faults = [*wrong, *(["blank"] if verdict.blank else []), *(["frozen"] if verdict.frozen else [])]
-    return f"{verdict.text} [{verdict.name}: {'wrong: ' + ', '.join(faults) if faults else 'right'}]"
+    return f"wrong: {', '.join(faults)}" if faults else "right"

@@ -71,6 +71,41 @@ def comparison(
     return _save(_stack(pairs, MARGIN), path)
 
 
+def matrix(
+    clips: Sequence[Sequence[Clip]],
+    path: Path,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    labels: Sequence[Sequence[str]],
+    frames_per_clip: int = 4,
+    height: int = 64,
+) -> Path:
+    """Draw a table of clips, each as a strip of frames: those of a row are by one maker, those of a column of one thing.
+
+    Args:
+        clips: those of each row, one for each column.
+        rows, columns: what stands beside each row, and above each column.
+        labels: one text a clip, to stand below it.
+    """
+    assert clips and columns, "a sheet of nothing"
+    strips = [[_strip(clip.frames, frames_per_clip, height) for clip in row] for row in clips]
+    widths = [max(strip.width for strip in column) for column in zip(*strips, strict=True)]
+    beside = max(round(_font().getlength(word)) for text in rows for word in text.split()) + MARGIN
+    lines = [_beside([_heading(text, width) for text, width in zip(["", *columns], [beside, *widths], strict=True)], MARGIN)]
+    for title, row, texts in zip(rows, strips, labels, strict=True):
+        cells = [
+            _labelled(_stack([strip, Image.new("RGB", (width, 1), BACKGROUND)], 0), text)
+            for strip, width, text in zip(row, widths, texts, strict=True)
+        ]
+        lines.append(_beside([_heading(title, beside), *cells], MARGIN))
+    return _save(_stack(lines, MARGIN), path)
+
+
+def _heading(text: str, width: int) -> Image.Image:
+    """A text in a field of this width and of its own height."""
+    return _labelled(Image.new("RGB", (width, 1), BACKGROUND), text)
+
+
 def _strip(frames: NDArray[np.uint8], count: int, height: int) -> Image.Image:
     chosen = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
     width = max(1, round(frames.shape[2] * height / frames.shape[1]))

@@ -9,9 +9,10 @@ from pydantic_core import PydanticCustomError
 
 from theseus_core.config import Config
 
-# What may differ when a run is resumed: it decides how fast, where and how often, not what is learned. `steps` may grow.
+# What may differ when a run is resumed: it decides how fast, where and how often, not what is learned. `steps` and
+# `minutes` may grow.
 _WHERE = ("device", "threads", "workers", "deterministic", "compile", "gradient_checkpointing", "distributed")
-_HOW_OFTEN = ("steps", "checkpoint_every", "keep", "best", "log_every", "evaluate_every")
+_HOW_OFTEN = ("steps", "minutes", "checkpoint_every", "keep", "best", "log_every", "evaluate_every")
 FREE = frozenset(_WHERE + _HOW_OFTEN)
 
 
@@ -37,6 +38,12 @@ class TrainConfig(Config):
         "constant-linear", description="after the warm-up: constant then linear to zero, cosine to zero, or constant"
     )
     decay: float = Field(0.2, gt=0, le=1, description="the last share of the steps in which constant-linear falls to zero")
+    minutes: float = Field(
+        0.0,
+        ge=0,
+        description="end with the step in which so many minutes of training are spent, over all starts, if `steps` do not end "
+        "before; 0 for no such end. How many steps that makes is up to the machine, and no second run of it ends with the same",
+    )
     clip: float = Field(1.0, ge=0, description="largest norm of the gradient, over all parameters of a phase; 0 for no clipping")
     skip_limit: int = Field(10, ge=0, description="steps in a row that may be skipped for a gradient that is not finite")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, warmed up; 0 keeps the last weights instead")
@@ -69,6 +76,13 @@ class TrainConfig(Config):
         if ratio != 1 and info.data.get("optimizer") != "muon":
             raise PydanticCustomError("no_effect", "it has an effect only with optimizer muon")
         return ratio
+
+    @field_validator("minutes")
+    @classmethod
+    def _needs_a_constant_rate(cls, minutes: float, info: ValidationInfo) -> float:
+        if minutes and info.data.get("schedule") != "constant":
+            raise PydanticCustomError("no_end", "the other schedules go by `steps`, it needs schedule constant")
+        return minutes
 
     @field_validator("accumulate")
     @classmethod

@@ -124,7 +124,7 @@ def train_generator(
     )
     model = trainer.fit()
     if trainer.world.is_main:
-        save(model, run.train.steps)
+        save(model, trainer.step)
         plot(output)
     return Outcome(output, output / "model", last_scores(output))
 

@@ -5,7 +5,8 @@ and everything that a family must not care about is here once: accumulation, cli
 checkpoints, distribution.
 
 A killed run, started again with the same command, ends bit-identical to one that was never killed: the data position is the step
-number, the random numbers are a function of it, and all else that changes is in the checkpoint.
+number, the random numbers are a function of it, and all else that changes is in the checkpoint. The one exception is asked for:
+with `minutes` a clock says which step is the last, and the steps up to it are as they would be without.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ class Trainer:
         self.skipped: dict[str, int] = {}  # by phase: steps in a row whose gradient was not finite
         self.window = Window()
         self.stop, self.told_to_stop = StopRequest(), False  # this process, and any of them
+        self.out_of_time = False  # by the clock of the main process
         self.worried = False
         self._saved_at: int | None = None
 
@@ -128,7 +130,7 @@ class Trainer:
     # --- the training ---
 
     def fit(self) -> Trainable:
-        """Train to the last step. Gives the model with the averaged weights, in evaluation mode.
+        """Train to the last step, or to the last minute. Gives the model with the averaged weights, in evaluation mode.
 
         Under FSDP that is a plain copy of the model, whole on each rank.
 
@@ -148,7 +150,7 @@ class Trainer:
     def _train(self) -> None:
         if self.step:
             self._evaluate()  # of the step that was saved, if that is still to do
-        steps = range(self.step, self.config.steps)
+        steps = range(self.step, self.step if self._is_last() else self.config.steps)
         world, config = self.world, self.config
         with drawn_ahead(self.source, steps, config.accumulate, world.rank, world.size, config.workers) as batches:
             for _ in steps:
@@ -163,6 +165,13 @@ class Trainer:
                 self._evaluate()
                 if self._must_stop():
                     self._stop()
+                if self._is_last():
+                    break
+        if self.out_of_time:
+            self.note(
+                f"ended after step {self.step}: {config.minutes:g} minutes of training are spent; "
+                "how many steps that makes is up to the machine, and another start from nothing may end with others"
+            )
 
     def train_step(self, micro_batches: list[Batch]) -> Scores:
         """One step of every phase: its scalars, averaged over micro-steps and ranks."""
@@ -227,8 +236,18 @@ class Trainer:
                 hint=f"try a lower --lr than {self.config.lr:g}, or --dtype fp32",
             )
 
+    def _is_last(self) -> bool:
+        """Whether the training ends with the step that was done, by their number or by the clock."""
+        return self.step == self.config.steps or self.out_of_time
+
+    def _look_at_the_clock(self) -> None:
+        """Every rank must call it."""
+        if self.config.minutes:
+            spent = self.elapsed >= 60 * self.config.minutes
+            self.out_of_time = distributed.told_by_main(spent, self.world, self.device)
+
     def _due(self, every: int) -> bool:
-        return self.step == self.config.steps or (every > 0 and self.step % every == 0)
+        return self._is_last() or (every > 0 and self.step % every == 0)
 
     # --- building, resuming, finishing ---
 
@@ -280,10 +299,11 @@ class Trainer:
         self.step = self._saved_at = saved.step
         self.elapsed, self.skipped = state["elapsed"], state["skipped"]
         self.window = Window(**state["window"])
+        self._look_at_the_clock()
         self.note(f"resuming {self.folder} after step {self.step} of {self.config.steps}")
         if state["train"]["steps"] != self.config.steps:
             self.note(f"the schedule now ends at step {self.config.steps}, not {state['train']['steps']}")
-        if self.step < self.config.steps and (self.folder / "model").exists():
+        if not self._is_last() and (self.folder / "model").exists():
             self.note(f"the model of an earlier end stays until this training ends: {self.folder / 'model'}")
 
     def _save(self) -> None:
@@ -316,7 +336,7 @@ class Trainer:
 
     def _stop(self) -> None:
         self._save()
-        if self.step < self.config.steps:
+        if not self._is_last():
             raise TheseusError(
                 f"stopped on request after step {self.step} of {self.config.steps}, which is saved in: {self.folder}",
                 hint="the same command goes on from there",
@@ -333,6 +353,7 @@ class Trainer:
 
     def _log(self, values: Scores, seconds: float, waited: float) -> None:
         self.elapsed += seconds
+        self._look_at_the_clock()
         self.window.add({**values, "seconds": seconds, "waiting": waited})
         if self.journal is not None and self._due(self.config.log_every):
             line: dict[str, Any] = self.window.means()
