@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from math import lcm, pi, sqrt
+from math import lcm, pi, prod, sqrt
 
 import torch
 from pydantic import Field
@@ -234,18 +234,13 @@ class Discriminator(nn.Module):
         widths = [config.judge_width * 2**level for level in range(config.judge_levels + 1)]
         self.read = linear(2 * config.latent_channels * config.judge_patch**2, widths[0], GAIN)
         self.levels = nn.ModuleList(Level(a, b) for a, b in pairwise(widths))
-        t, h, w = (
-            len(range(0, config.latent_frames, config.every)),
-            config.latent_height // self.patch,
-            config.latent_width // self.patch,
-        )
-        for _ in self.levels:
-            t, h, w = -(-t // 2), -(-h // 2), -(-w // 2)
-        self.whole = nn.ModuleList([linear(t * h * w * widths[-1], config.style_width, GAIN)])
+        sides = [-(-config.latent_frames // config.every), config.latent_height // self.patch, config.latent_width // self.patch]
+        places = prod(-(-side // 2**config.judge_levels) for side in sides)
+        self.whole = nn.ModuleList([linear(places * widths[-1], config.style_width, GAIN)])
         self.whole.append(linear(config.style_width, config.style_width, GAIN))
         self.reader = Reader(config.text_width, config.style_width, config.words)
-        self.fits = linear(config.style_width, config.style_width)
-        self.real = linear(config.style_width, 1)
+        self.fits = nn.Linear(config.style_width, config.style_width, bias=False)
+        self.real = nn.Linear(config.style_width, 1, bias=False)  # only differences of scores count
 
     def forward(self, clip: Tensor) -> Tensor:
         """(B, Z, T, H, W) to what there is to say of it (B, D)."""
