@@ -82,6 +82,7 @@ class Trainable(nn.Module, ABC):
     """What the trainer asks of a family. The trainer knows nothing else about it."""
 
     phases: ClassVar[tuple[str, ...]] = ("model",)  # a GAN declares ("discriminator", "generator")
+    derived_twice: ClassVar[bool] = False  # whether its losses hold gradients, which torch.compile cannot derive once more
     config: Config
 
     @abstractmethod
@@ -315,6 +316,7 @@ class Conditioned(Trainable):
         self.text_encoder = text_encoder
         self.config = generator.config
         self.phases = generator.phases  # type: ignore[misc]
+        self.derived_twice = generator.derived_twice  # type: ignore[misc]
 
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         assert batch.text is not None

@@ -115,6 +115,11 @@ def along(count: int, device: torch.device) -> Tensor:
     return (torch.arange(count, device=device) + 0.5) * (2 / count) - 1
 
 
+def instants(frames: int, device: torch.device) -> Tensor:
+    """The times of the frames of a whole clip, from -1 to 1."""
+    return torch.linspace(-1, 1, frames, device=device)
+
+
 class Reader(nn.Module):
     """Words to one vector: each of several heads asks its own question of all words."""
 
@@ -150,23 +155,23 @@ class Synthesis(nn.Module):
         self.styled = nn.ModuleList(linear(width, 2 * b, 0.3) for b in widths[1:])
         self.painted = linear(config.field_width, config.latent_channels * config.paints**2, 0.5)
 
-    def forward(self, noise: Tensor, text: Text, frames: int) -> Tensor:
-        """Noise (B, noise_width) to a clip (B, Z, T, H, W)."""
-        moments = self.moments_of(noise, text, frames)  # (B, T, D)
+    def forward(self, noise: Tensor, text: Text, times: Tensor) -> Tensor:
+        """Noise (B, noise_width) to a clip (B, Z, T, H, W), at T times from -1, where the clip begins, to 1, where it ends."""
+        moments = self.moments_of(noise, text, times)  # (B, T, D)
         x = self.seen(moments)  # (B, T, N, views * (waves + 1) + ...)
         for layer, styled in zip(self.layers, self.styled, strict=True):
             scale, shift = styled(moments).unsqueeze(2).chunk(2, dim=-1)
             x = activated(layer(x) * (1 + scale) + shift)
         return self.painted_whole(self.painted(x))
 
-    def moments_of(self, noise: Tensor, text: Text, frames: int) -> Tensor:
+    def moments_of(self, noise: Tensor, text: Text, times: Tensor) -> Tensor:
         """(B, T, D): what is to be seen in each frame."""
         x = torch.cat([noise, self.reader(text)], dim=1)  # (B, noise_width + D)
         for layer in self.style:
             x = activated(layer(x))
-        times = waves(torch.linspace(-1, 1, frames, device=noise.device)[:, None])  # (T, 1 + 2 RATES)
+        clock = waves(times[:, None])  # (T, 1 + 2 RATES)
         first, second = self.moments
-        x = activated(first(torch.cat([x[:, None].expand(-1, frames, -1), times.expand(len(x), -1, -1)], dim=-1)))
+        x = activated(first(torch.cat([x[:, None].expand(-1, len(times), -1), clock.expand(len(x), -1, -1)], dim=-1)))
         return x + activated(second(x))
 
     def seen(self, moments: Tensor) -> Tensor:
@@ -267,6 +272,7 @@ class Model(Generator):
     config: Config
     consumes: Consumes = "pixels"
     phases = ("discriminator", "generator")
+    derived_twice = True
     samplers: Sequence[str] = ("one-step",)
     stepless: Sequence[str] = ("one-step",)
     guided = False
@@ -283,24 +289,25 @@ class Model(Generator):
 
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         assert batch.latents is not None and batch.text is not None
+        noise = torch.randn(len(batch.latents), self.config.noise_width, device=batch.latents.device)
+        times = instants(batch.latents.shape[2], noise.device)[:: self.config.every]
         real = batch.latents[:, :, :: self.config.every]
-        noise = torch.randn(len(real), self.config.noise_width, device=real.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and phase == "generator"):
+            made = self.generator(noise, batch.text, times).to(real.dtype)
         if phase == "generator":
-            return self.generator_losses(real, batch.text, noise)
-        return self.discriminator_losses(real, batch.text, noise, batch.captions)
+            return self.generator_losses(real, made, batch.text)
+        return self.discriminator_losses(real, made, batch.text, batch.captions)
 
-    def generator_losses(self, real: Tensor, text: Text, noise: Tensor) -> dict[str, Tensor]:
+    def generator_losses(self, real: Tensor, made: Tensor, text: Text) -> dict[str, Tensor]:
         judge = self.discriminator
         words = judge.reader(text)
         with torch.no_grad():
             of_real = judge.score(judge(real), words)
-        of_made = judge.score(judge(self.generator(noise, text, real.shape[2])), words)
+        of_made = judge.score(judge(made), words)
         return {"loss": F.softplus((of_real - of_made).float()).mean()}
 
-    def discriminator_losses(self, real: Tensor, text: Text, noise: Tensor, captions: Sequence[str]) -> dict[str, Tensor]:
+    def discriminator_losses(self, real: Tensor, made: Tensor, text: Text, captions: Sequence[str]) -> dict[str, Tensor]:
         judge = self.discriminator
-        with torch.no_grad():
-            made = self.generator(noise, text, real.shape[2]).to(real.dtype)
         words = judge.reader(text)
         said_of_real, said_of_made = judge(torch.cat([real, made])).chunk(2)
         of_real, of_made = judge.score(said_of_real, words).float(), judge.score(said_of_made, words).float()
@@ -342,7 +349,7 @@ class Model(Generator):
         assert guidance_scale == 1, "the words are part of the one evaluation, and there is nothing to lead away from"
         self.refuse_other_sizes(*noise.shape[3:])
         vector = noise.flatten(1)[:, : self.config.noise_width]
-        made: Tensor = self.generator(vector, text, noise.shape[2])
+        made: Tensor = self.generator(vector, text, instants(noise.shape[2], noise.device))
         if progress is not None:
             progress(1, 1)
         return made
