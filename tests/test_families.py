@@ -135,7 +135,7 @@ def test_a_generator_samples_the_shape_of_its_noise_and_names_its_samplers(name:
         noise, text, text, steps=2, guidance_scale=scale, sampler=sampler, progress=lambda done, total: seen.append((done, total))
     )
     assert out.shape == noise.shape and torch.isfinite(out).all()
-    assert seen == ([(1, 2), (2, 2)] if sampler not in generator.stepless else [(n + 1, len(seen)) for n in range(len(seen))]) != []
+    assert seen == ([(1, 1)] if sampler in generator.stepless else [(1, 2), (2, 2)])
     with pytest.raises(TheseusError) as caught:
         generator.sample(noise, text, text, steps=2, guidance_scale=scale, sampler=f"{sampler}r")
     assert sampler in (caught.value.hint or "")

@@ -154,6 +154,8 @@ class Synthesis(nn.Module):
         self.layers = nn.ModuleList(linear(a, b, GAIN) for a, b in pairwise(widths))
         self.styled = nn.ModuleList(linear(width, 2 * b, 0.3) for b in widths[1:])
         self.painted = linear(config.field_width, config.latent_channels * config.paints**2, 0.5)
+        with torch.no_grad():  # at first all pixels of a place are alike: else what is painted shows a grid for long
+            self.painted.weight.copy_(self.painted.weight[:: config.paints**2].repeat_interleave(config.paints**2, dim=0))
 
     def forward(self, noise: Tensor, text: Text, times: Tensor) -> Tensor:
         """Noise (B, noise_width) to a clip (B, Z, T, H, W), at T times from -1, where the clip begins, to 1, where it ends."""
