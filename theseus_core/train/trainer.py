@@ -124,6 +124,8 @@ class Trainer:
             raise TheseusError(
                 "this model has no repeated blocks for gradient_checkpointing", hint="leave gradient_checkpointing out"
             )
+        if config.compile and self.model.derived_twice:
+            raise TheseusError("torch.compile cannot derive this model's penalties: compile", hint="leave compile out")
         if self.evaluate is None and (config.best or config.evaluate_every):
             raise TheseusError("there is no evaluation in this training for `best` or `evaluate_every`", hint="leave them out")
 

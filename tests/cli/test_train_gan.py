@@ -1,0 +1,138 @@
+"""`theseus train gan`, and what becomes of it: a clip in one evaluation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from theseus_core.data.clip import Clip
+from theseus_core.data.writer import write_dataset
+from theseus_core.errors import TheseusError
+from theseus_core.pipeline import TextToVideo
+from theseus_core.train.generator import train_generator
+from theseus_core.train.runs import Report, configure_run
+
+if TYPE_CHECKING:
+    from conftest import Theseus
+
+SHORT = {"steps": 4, "checkpoint_every": 2, "evaluate_every": 0, "log_every": 2, "threads": 1}
+
+
+def train(folder: Path, output: Path, report: Report | None = None) -> None:
+    run = configure_run("gan", "debug", {"prompts": 1, "train": SHORT})
+    train_generator(run, folder / "dataset", None, output, report)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gan")
+    clips = []
+    for i, name in enumerate(["red", "green", "blue"] * 2):
+        frames = np.full((6, 16, 16, 3), 30 * i, np.uint8)
+        for t in range(6):
+            frames[t, 4:12, t : t + 8, i % 3] = 230
+        clips.append(Clip(frames, 8.0, f"a {name} square"))
+    write_dataset(folder / "dataset", clips, {"size": [16, 16]})
+    train(folder, folder / "runs/gan")
+    return folder
+
+
+@pytest.fixture
+def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_training_by_its_command_on_the_world(theseus: Theseus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = [f"--set=world.{key}={value}" for key, value in {"clips": 3, "height": 16, "width": 16}.items()]
+    result = theseus("train", "gan", "--data", "world", "--preset", "debug", "--steps", "2", *small, "--set=prompts=1", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["model"] == "runs/gan/model"
+    assert 'theseus generate "your words" --model runs/gan -o out.mp4' in result.err
+    described = json.loads(Path("runs/gan/config.json").read_text())
+    assert (described["describe"]["kind"], described["describe"]["family"]) == ("gan", "gan")
+    assert described["train"]["betas"] == [0.0, 0.99]
+    line = json.loads(Path("runs/gan/metrics.jsonl").read_text().splitlines()[1])
+    terms = {f"discriminator/{term}" for term in ("loss", "pairing", "mismatched", "r1", "r2", "gap", "grad_norm")}
+    assert terms | {"generator/loss", "generator/grad_norm"} <= line.keys()
+    assert theseus("plot", "runs/gan", "-o", "curves.png").out == "curves.png\n"
+    assert not Path("runs/gan/cache").exists()
+
+
+def test_a_training_that_is_killed_goes_on_bit_for_bit(trained: Path, tmp_path: Path) -> None:
+    def kill(done: int, total: int, scalars: dict[str, float]) -> None:
+        if done == 3:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        train(trained, tmp_path / "run", Report(step=kill))
+    notes: list[str] = []
+    train(trained, tmp_path / "run", Report(note=notes.append))
+    assert any("resuming" in note and "after step 2" in note for note in notes)
+    for part in ("model/generator/model", "model/text_encoder/model", "checkpoints/step-000004/optimizer"):
+        ours, other = (load_file(root / f"{part}.safetensors") for root in (tmp_path / "run", trained / "runs/gan"))
+        assert ours.keys() == other.keys()
+        assert all((ours[key] == other[key]).all() for key in ours)
+    phases = {key.split(".")[0] for key in other}  # of the optimizers, which come last
+    assert phases == {"discriminator", "generator"}
+
+
+def test_words_become_a_video_and_again(theseus: Theseus, here: Path) -> None:
+    result = theseus("generate", "a red square", "--model", "runs/gan", "-o", "one.gif")
+    assert result.code == 0, result.err
+    assert "5 frames of 16x16 at 8 fps, one-step" in result.err
+    assert "the same bytes" in theseus("replay", "one.gif.json").err
+    assert theseus("generate", "a red square", "--model", "runs/gan", "-o", "long.gif", "--frames", "9").code == 0
+    assert "zeppelin" in theseus("generate", "a red zeppelin", "--model", "runs/gan", "-o", "two.gif").err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--steps", "4"], "one-step takes as many steps as it needs, and cannot be asked for: --steps 4"),
+        (["--guidance", "3"], "this model knows no guidance, and cannot be asked for: --guidance 3"),
+        (["--size", "32"], "this model makes frames of 16x16 alone, not of: 32x32"),
+        (["--negative-prompt", "blue"], "has an effect only with guidance: blue"),
+        (["--sampler", "ddim"], "no such sampler: ddim"),
+    ],
+)
+def test_what_has_no_effect_is_refused(theseus: Theseus, here: Path, flags: list[str], message: str) -> None:
+    result = theseus("generate", "a red square", "--model", "runs/gan", "-o", "one.gif", *flags)
+    assert result.code == 1 and message in " ".join(result.err.split())
+
+
+def test_a_seed_is_a_clip_of_its_own_whatever_the_batch(here: Path) -> None:
+    pipe = TextToVideo.load("runs/gan", dtype="fp32")
+    both = pipe.sample(["a red square", "a red square"], seed=[3, 4])
+    assert (both[0] - both[1]).abs().max() > 1e-3
+    alone = pipe.sample(["a red square"], seed=4)
+    assert (alone[0] - both[1]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampling": {"guidance_scale": 3.0}}, "gan knows no guidance, and it cannot be: 3"),
+        ({"model": {"latent_width": 32}}, "model.latent_width is set by what feeds the generator, 16, and cannot be: 32"),
+        ({"model": {"judge_patch": 3}}, "multiples of 6, not: 16x16"),
+        ({"train": {"compile": True}}, "cannot derive this model's penalties: compile"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(trained: Path, tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    run = configure_run("gan", "debug", changes)
+    with pytest.raises(TheseusError, match=message):
+        train_generator(run, trained / "dataset", None, tmp_path / "run")
+
+
+def test_it_takes_no_tokenizer(theseus: Theseus, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+    result = theseus("train", "transformer", "--family", "gan", "--preset", "debug", "--vae", "runs/vae", "-o", "other")
+    assert result.code == 1 and "gan makes pixels, and takes no tokenizer: --vae runs/vae" in result.err
