@@ -52,7 +52,7 @@ class Batch:
 
     Attributes:
         video: (B, C, T, H, W) float in [-1, 1].
-        latents: (B, Z, t, h, w) float, normalised by the tokenizer; or its codes (B, 1, t, h, w) int64.
+        latents: (B, Z, t, h, w) float, what the tokenizer gives: normalised latents, or pixels; or its codes (B, 1, t, h, w) int64.
         text: the captions; `ids` where the text encoder is trained along, `embeddings` where they come from the cache.
         captions: the B captions as words; "" where the caption was dropped for classifier-free guidance.
     """

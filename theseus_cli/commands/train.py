@@ -179,6 +179,7 @@ def transformer(
 ) -> None:
     """Train a generator: words to latents, which the autoencoder turns into a video."""
     from theseus_core.train.generator import train_generator
+    from theseus_core.train.runs import needs
 
     flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers) | _world_flags(scenes, hold_out)
     if quantize is not None:
@@ -189,7 +190,8 @@ def transformer(
     run = _configured("transformer", preset, config, flags, settings, data, epochs)
     if run.init and vae is not None:
         raise TheseusError(f"the model of --init brings its own tokenizer, and it cannot be: --vae {vae}", hint="leave it out")
-    vae = None if run.init else vae or Path("runs/vae")
+    if vae is None and not run.init and needs(run) != "pixels":
+        vae = Path("runs/vae")
     output = output or Path("runs/lora" if run.lora else "runs/transformer")
     what = run.init or f"{run.family} ({run.model_preset})"
     what = f"differences of rank {run.lora} to {what}" if run.lora else what

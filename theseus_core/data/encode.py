@@ -109,6 +109,38 @@ class LatentCache:
         return latents.to(torch.half if latents.is_floating_point() else torch.int32).cpu().contiguous()
 
 
+class Pixels:
+    """The clips' windows as they are, for generators that make pixels; on disk nothing is kept.
+
+    Args:
+        frames: T, the length of a window.
+        windows: windows per clip, at most, spread evenly over it.
+        room: bytes of memory for clips that were read: it takes longer to draw or to unpack one than to learn from it.
+    """
+
+    def __init__(self, dataset: Clips, frames: int, windows: int, room: int = 2 * 2**30) -> None:
+        self.dataset, self.frames, self.windows, self.room = dataset, frames, windows, room
+        self.fingerprint = digest("pixels", dataset.fingerprint, frames, windows)
+        self._kept: dict[int, Frames] = {}
+
+    def read(self, clip: int, which: float) -> Tensor:
+        """(3, T, H, W) in [-1, 1] of a window of a clip; `which` in [0, 1) chooses it."""
+        frames = self._frames(clip)
+        starts = window_starts(len(frames), self.frames, self.windows)
+        return window(frames, self.frames, starts[int(which * len(starts))])
+
+    def _frames(self, clip: int) -> Frames:
+        """Those that are read first stay: clips come in another order every epoch, and which ones stay is all the same."""
+        kept = self._kept.get(clip)
+        if kept is not None:
+            return kept
+        frames = self.dataset.read(clip).frames
+        if self.room >= frames.nbytes:  # two threads may both take the last of it, or read the same clip: no harm
+            self.room -= frames.nbytes
+            self._kept[clip] = frames
+        return frames
+
+
 class CaptionCache:
     """The embeddings of captions by a frozen text encoder, in half precision."""
 
@@ -192,7 +224,7 @@ def _write(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 class LatentSource:
-    """Batches of latents with their text, for a generator.
+    """Batches of latents with their text, for a generator; of pixels in their place where it makes these.
 
     Args:
         words: captions to text: a trained-along encoder's `tokenize`, or a cache's `read`.
@@ -202,7 +234,7 @@ class LatentSource:
 
     def __init__(
         self,
-        latents: LatentCache,
+        latents: LatentCache | Pixels,
         draw: Draw,
         words: Callable[[Sequence[str]], Text],
         words_fingerprint: str,

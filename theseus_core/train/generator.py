@@ -13,7 +13,7 @@ from torch import Tensor
 from theseus_core.config import dump, merge
 from theseus_core.contracts import Conditioned, Generator, TextEncoder, Trainable, VideoTokenizer
 from theseus_core.data.clip import spread
-from theseus_core.data.encode import CaptionCache, LatentCache, LatentSource, weights_hash
+from theseus_core.data.encode import CaptionCache, LatentCache, LatentSource, Pixels, weights_hash
 from theseus_core.data.loader import Draw, common_size, split, window
 from theseus_core.data.shards import Clips
 from theseus_core.device import autocast, pick_device, pick_dtype
@@ -45,6 +45,7 @@ from theseus_core.train.runs import (
     described,
     last_scores,
     made_by,
+    needs,
     open_clips,
     plot,
     say_what_is_measured,
@@ -55,10 +56,10 @@ from theseus_core.train.trainer import Scores, Trainer
 def train_generator(
     run: TransformerRun, data: Path, vae: Path | None, output: Path, report: Report | None = None, resume: bool = True
 ) -> Outcome:
-    """Train a text-to-video generator on a prepared dataset, in the latents of a trained tokenizer.
+    """Train a text-to-video generator on a prepared dataset, in the latents of a trained tokenizer or in pixels.
 
     Args:
-        vae: where the tokenizer is; None where the run begins with a model, which has its own.
+        vae: where the tokenizer is; None where the run begins with a model, which has its own, or makes pixels.
 
     Raises:
         TheseusError: see `Trainer`; or dataset, tokenizer and settings do not fit together.
@@ -85,7 +86,7 @@ def train_generator(
     known = known_prompts([dataset.records[clip] for clip in trained])
 
     def save(model: Trainable, step: int) -> None:
-        whence = {**made_by(dataset, run), "tokenizer": str(vae or run.init), "steps": step}
+        whence = {**made_by(dataset, run), "tokenizer": str(vae or run.init or "pixels"), "steps": step}
         if isinstance(model, Adapters):
             assert base is not None
             save_adapters(output / "model", base, model.named_pairs(), parts.defaults, whence, known)
@@ -116,7 +117,7 @@ def train_generator(
         note=report.note,
         describe={
             **({"begun_with": base.hash} if base else {}),
-            **described("transformer", run),
+            **described(run),
             "tokenizer": weights_hash(parts.tokenizer),
         },
         free=DRAWN,
@@ -133,11 +134,7 @@ def train_generator(
 
 
 def _build(run: TransformerRun, dataset: Clips, vae: Path | None, trained: Sequence[int]) -> Parts:
-    if vae is None:
-        raise TheseusError(
-            "a new generator needs a tokenizer: --vae", hint="--vae RUN names one, or --init MODEL what to begin with"
-        )
-    tokenizer = load_tokenizer(vae)
+    tokenizer = _tokenizer(run, vae)
     text_encoder = _text_encoder(run, dataset, trained)
     generator = _generator(run, tokenizer, text_encoder)
     check_match(generator, tokenizer, text_encoder)
@@ -150,6 +147,18 @@ def _build(run: TransformerRun, dataset: Clips, vae: Path | None, trained: Seque
     fps = median(record.fps for record in dataset.records)
     defaults = Settings(frames=run.frames, height=height, width=width, fps=fps, **dump(run.sampling))
     return Parts(tokenizer, text_encoder, generator, defaults)
+
+
+def _tokenizer(run: TransformerRun, vae: Path | None) -> VideoTokenizer:
+    if needs(run) == "pixels":
+        if vae is not None:
+            raise TheseusError(f"{run.family} makes pixels, and takes no tokenizer: --vae {vae}", hint="leave it out")
+        return build("tokenizers", "pixels")
+    if vae is None:
+        raise TheseusError(
+            "a new generator needs a tokenizer: --vae", hint="--vae RUN names one, or --init MODEL what to begin with"
+        )
+    return load_tokenizer(vae)
 
 
 def _text_encoder(run: TransformerRun, dataset: Clips, trained: Sequence[int]) -> TextEncoder:
@@ -170,7 +179,7 @@ def _quantize_text(text_encoder: TextEncoder, mode: str, device: torch.device, d
 
 def _generator(run: TransformerRun, tokenizer: VideoTokenizer, text_encoder: TextEncoder) -> Generator:
     module = family("generators", run.family)
-    check_kind(module.Model.consumes, tokenizer)
+    check_kind(needs(run), tokenizer)
     decided = {**widths_of(tokenizer), "text_width": text_encoder.width}
     fitting = {key: value for key, value in decided.items() if key in module.Config.model_fields}
     for key, value in run.model.items():
@@ -204,7 +213,10 @@ def _source(
     report: Report,
 ) -> LatentSource:
     encoder = parts.text_encoder
-    latents = LatentCache(dataset, parts.tokenizer, run.frames, run.windows, device, dtype, report.encoding)
+    if parts.tokenizer.produces == "pixels":
+        latents: LatentCache | Pixels = Pixels(dataset, run.frames, run.windows)
+    else:
+        latents = LatentCache(dataset, parts.tokenizer, run.frames, run.windows, device, dtype, report.encoding)
     draw = Draw(tuple(trained), run.train.batch_size, run.train.accumulate, run.train.seed)
     if encoder.trained_along and not run.lora:
         return LatentSource(latents, draw, encoder.tokenize, str(dump(encoder.config)), run.caption_dropout)

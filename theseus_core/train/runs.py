@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from theseus_core.config import Config, Tree, dump, merge, validate
+from theseus_core.contracts import Consumes
 from theseus_core.contracts import Progress as CountProgress
 from theseus_core.data.shards import Clips, Dataset
 from theseus_core.data.sources.world import NAME as WORLD
@@ -17,7 +18,7 @@ from theseus_core.data.sources.world import Drawn, WorldClips
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.model_folder import CodeSettings
 from theseus_core.presets import PRESETS
-from theseus_core.registry import Group, family
+from theseus_core.registry import Group, configure, family
 from theseus_core.render.plots import curves
 from theseus_core.train.checkpoint import Note
 from theseus_core.train.config import TrainConfig
@@ -58,6 +59,8 @@ class Run(Config):
 class VaeRun(Run):
     """Settings of `train vae`."""
 
+    kind: ClassVar[str] = "vae"
+
     family: str = Field("causal_vae", description="which tokenizer")
     max_stride: int = Field(1, ge=1, description="windows take every frame, or every second, up to this many")
     pictures: int = Field(8, ge=1, description="clips that are measured and drawn while it trains")
@@ -66,6 +69,8 @@ class VaeRun(Run):
 
 class TransformerRun(Run):
     """Settings of `train transformer`."""
+
+    kind: ClassVar[str] = "transformer"
 
     init: str = Field(
         "", description="the model that training begins with: a run, a folder, a bundled or a hub name; none for anew"
@@ -106,6 +111,13 @@ def configure_run(kind: str, preset: str, *changes: Tree) -> Any:
     defaults = dump(run())
     own = getattr(family(GROUPS[kind], str(given.get("family", defaults["family"]))), "RUN", {})
     return validate(run, with_model(kind, merge(defaults, own), PRESETS[kind][preset], changes))
+
+
+def needs(run: TransformerRun) -> Consumes:
+    """What the generator of a run is trained on; the settings of a family that has the choice say it as `consumes`."""
+    config = configure("generators", run.family, run.model_preset, run.model, prefix="model.")
+    consumes: Consumes = getattr(config, "consumes", family("generators", run.family).Model.consumes)
+    return consumes
 
 
 @dataclass(frozen=True)
@@ -155,13 +167,13 @@ def say_what_is_measured(report: Report, held: Sequence[int], hold_out: float) -
         report.note(f"nothing is held out of so few clips (hold_out {hold_out:g}): scores are on the clips that are trained on")
 
 
-def described(kind: str, run: Run) -> Tree:
+def described(run: VaeRun | TransformerRun) -> Tree:
     tree = dump(run)
     del tree["train"]  # the trainer writes and compares its settings itself
     for later in ("init", "lora"):  # runs that know nothing of them go on
         if not tree.get(later, True):
             del tree[later]
-    return {"kind": kind, **tree}
+    return {"kind": run.kind, **tree}
 
 
 def made_by(dataset: Clips, run: VaeRun | TransformerRun) -> Tree:

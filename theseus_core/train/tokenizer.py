@@ -15,6 +15,7 @@ from theseus_core.data.clip import Clip, spread
 from theseus_core.data.loader import Draw, VideoSource, common_size, split, stack_windows
 from theseus_core.data.shards import Clips
 from theseus_core.device import autocast, pick_device, pick_dtype
+from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr, ssim
 from theseus_core.model_folder import save_tokenizer
 from theseus_core.pipeline import to_frames
@@ -51,6 +52,8 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
     configure("tokenizers", run.family, run.model_preset, run.model, prefix="model.")
     torch.manual_seed(run.train.seed)
     model = build("tokenizers", run.family, run.model_preset, run.model)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise TheseusError(f"this tokenizer has nothing to train: {run.family}", hint="generators that make pixels need no --vae")
     model.check_size(run.frames, *common_size(dataset))
     say_what_is_measured(report, held, run.hold_out)
 
@@ -71,7 +74,7 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
         evaluate=evaluate,
         progress=report.step,
         note=report.note,
-        describe=described("vae", run),
+        describe=described(run),
         free=DRAWN,
         initialize=lambda: model.initialize(_windows(dataset, spread(trained, 64), run.frames)),
         resume=resume,
