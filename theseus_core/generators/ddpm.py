@@ -147,13 +147,14 @@ class Model(Generator):
     """The `ddpm` family."""
 
     config: Config
+    consumes: Consumes = "latents"  # or what the configuration says
     samplers = tuple(sorted(SAMPLERS))
     takes = ("dynamic_guidance", "cache")
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.consumes: Consumes = config.consumes
+        self.consumes = config.consumes
         self.patch, self.patch_frames = config.stride * config.patch, config.patch_frames
         self.path = DiscretePath(config.betas())
         self.path_in_log_snr = DiscretePath(config.betas(), LEAST_SIGNAL)
