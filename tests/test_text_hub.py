@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny_clip import save_clip
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from theseus_core.contracts import Text
@@ -98,18 +99,7 @@ def test_long_captions_are_cut(folders: dict[str, Path]) -> None:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP with its own tokenizer, of letters: a word of five letters is five tokens."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("hub") / "real clip"
-    letters = [chr(number) for number in range(33, 127)]
-    vocabulary = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    last = len(vocabulary) - 1
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ids = {"vocab_size": last + 1, "bos_token_id": last - 1, "eos_token_id": last, "pad_token_id": last}
-    transformers.CLIPTextModel(transformers.CLIPTextConfig(**sizes, **ids)).save_pretrained(folder)
-    numbers = {word: number for number, word in enumerate(vocabulary)}
-    transformers.CLIPTokenizer(vocab=numbers, merges=[], model_max_length=77).save_pretrained(folder)
-    return folder
+    return save_clip(tmp_path_factory.mktemp("hub") / "real clip")
 
 
 def test_clip_reads_77_tokens_unless_told_otherwise(clip: Path, folders: dict[str, Path]) -> None:
