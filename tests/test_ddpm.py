@@ -72,12 +72,16 @@ def test_samplers_are_those_of_diffusers(sampler: str, schedule: str, prediction
         path = model.path_in_log_snr if sampler in samplers.IN_LOG_SNR else model.path
         visited = path.times(steps, CPU)
         assert path.clock(visited[:-1]).tolist() == scheduler.timesteps.tolist()
-        left = list(given)
-        draws = torch.Generator().manual_seed(5)
-        fresh = {"fresh": lambda draws=draws: torch.randn(start.shape, generator=draws)} if sampler == "ddpm" else {}
-        found = getattr(samplers, sampler)(lambda x, t: path.split(x, left.pop(0), t), start, visited, path, **fresh)
+        found = by_us(sampler, path, start, visited, given)
         error = (found - expected).abs().max() / expected.abs().max().clamp_min(1)
         assert error < 1e-5, (steps, float(error))
+
+
+def by_us(sampler: str, path: DiscretePath, start: Tensor, visited: Tensor, given: Tensor) -> Tensor:
+    left, draws = list(given), torch.Generator().manual_seed(5)
+    fresh = {"fresh": lambda: torch.randn(start.shape, generator=draws)} if sampler == "ddpm" else {}
+    made: Tensor = getattr(samplers, sampler)(lambda x, t: path.split(x, left.pop(0), t), start, visited, path, **fresh)
+    return made
 
 
 def by_diffusers(scheduler: Any, x: Tensor, given: Tensor) -> Tensor:

@@ -150,8 +150,8 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "ema": 0.998,
             },
         },
-        # On what the vae's preset "shapes" gives, and as near to the noise as the transformer of this name: its shift of 8 is one of
-        # 64 in the ratio of signal to noise. Down there min-SNR weights leave next to nothing, and there words have to decide.
+        # On what the vae's preset "shapes" gives, and as near to the noise as the transformer of this name: a shift of 8 is one
+        # of 64 in the ratio of signal to noise. Down there min-SNR weights leave next to nothing, and there words have to decide.
         "ddpm-shapes": {
             "family": "ddpm",
             "model_preset": "tiny",

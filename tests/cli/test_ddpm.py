@@ -1,4 +1,4 @@
-"""The `ddpm` family by the commands: a dataset becomes a model, and words a video of the size, rate and length that were asked for."""
+"""The `ddpm` family by the commands: a dataset becomes a model, and words a video of the size, rate and length asked for."""
 
 from __future__ import annotations
 

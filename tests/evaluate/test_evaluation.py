@@ -89,7 +89,9 @@ def test_the_report_holds_every_verdict_and_the_sheet_is_drawn(shapes: tuple[Sui
     tree = json.loads((folder / "report.json").read_text())
     assert tree == json.loads(json.dumps(report.tree()))
     assert [row["text"] for row in tree["prompts"]] == [prompt.text for prompt in suite.prompts]
-    assert all({"asked", "right", "noticed", "blank", "frozen", "flicker", "warping_error"} <= row.keys() for row in tree["prompts"])
+    assert all(
+        {"asked", "right", "noticed", "blank", "frozen", "flicker", "warping_error"} <= row.keys() for row in tree["prompts"]
+    )
     assert tree["hold_out"] == list(HELD)
     assert sum(row["right"]["shape"] for row in tree["prompts"][:20]) == tree["scores"]["seen"]["shape"]["right"]
     assert (folder / "contact_sheet.png").stat().st_size > 10_000

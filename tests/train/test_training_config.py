@@ -144,14 +144,18 @@ def test_the_sample_is_what_is_trained_without_it() -> None:
     assert all(getattr(plain, key) == getattr(sample, key) for key in rest)
 
 
+def configure_all(change: Tree) -> None:
+    run = configure_run("transformer", "small", read_yaml(SAMPLE), change)
+    configure("generators", run.family, run.model_preset, run.model, prefix="model.")
+    configure("text", run.text_family, run.text_preset, run.text, prefix="text.")
+
+
 @pytest.mark.parametrize("path", list(FLIPS))
 def test_a_key_that_is_misspelled_is_refused_with_the_nearest(path: str) -> None:
     *group, key = path.split(".")
     wrong = ".".join([*group, key[:-1] + key[-1] * 2])
     with pytest.raises(TheseusError, match=f"unknown key: {re.escape(wrong)}") as caught:
-        run = configure_run("transformer", "small", read_yaml(SAMPLE), at(wrong, FLIPS[path][0]))
-        configure("generators", run.family, run.model_preset, run.model, prefix="model.")
-        configure("text", run.text_family, run.text_preset, run.text, prefix="text.")
+        configure_all(at(wrong, FLIPS[path][0]))
     assert f"did you mean {key}?" in (caught.value.hint or "")
 
 

@@ -54,7 +54,11 @@ HoldOutOption = Annotated[
 ]
 PresetOption = Annotated[
     str,
-    typer.Option("--preset", help="debug, tiny, small, base, ten-clips, shapes, world; codes, shapes-codes; ddpm-shapes.", rich_help_panel=RUN),
+    typer.Option(
+        "--preset",
+        help="debug, tiny, small, base, ten-clips, shapes, world; ddpm-shapes; codes, shapes-codes.",
+        rich_help_panel=RUN,
+    ),
 ]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="A YAML file laid over the preset; every key is obeyed.", rich_help_panel=RUN)
@@ -148,7 +152,9 @@ def transformer(
         int | None,
         typer.Option("--lora", min=1, help="Train differences of this rank to the model of --init.", rich_help_panel=RUN),
     ] = None,
-    family: Annotated[str | None, typer.Option("--family", help="dit; ddpm; or autoregressive: of codes.", rich_help_panel=RUN)] = None,
+    family: Annotated[
+        str | None, typer.Option("--family", help="dit, ddpm; autoregressive: of codes.", rich_help_panel=RUN)
+    ] = None,
     text: Annotated[
         str | None,
         typer.Option("--text", help="builtin; or frozen: clip, bert, t5, ..., a hub name or a folder.", rich_help_panel=RUN),

@@ -28,7 +28,7 @@ class Config(BaseConfig):
 
     source: str = Field("openai/clip-vit-base-patch32", description="name on the hub, or a folder with the model and its tokenizer")
     max_tokens: int | None = Field(
-        None, ge=2, description="L, the length that captions are padded or cut to; None for CLIP's 77, or fewer where it takes fewer"
+        None, ge=2, description="L, the length that captions are padded or cut to; None for CLIP's 77, or as many as it takes"
     )
     masked: bool = Field(True, description="padding is hidden from network and generator; CogVideoX reads it like words")
 
