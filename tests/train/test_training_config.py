@@ -89,7 +89,7 @@ FLIPS: dict[str, tuple[Any, str]] = {
     "train.decay": (0.9, "weights"),
     "train.clip": (0.01, "weights"),
     "train.skip_limit": (0, "refused"),
-    "train.ema": (0.5, "weights"),
+    "train.ema": (0.1, "weights"),
     "train.dtype": ("bf16", "weights"),
     "train.seed": (1, "weights"),
     "train.device": ("cuda:99", "refused"),
