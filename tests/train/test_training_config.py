@@ -124,7 +124,7 @@ def at(path: str, value: Any) -> Tree:
 
 def test_the_sample_has_every_key_and_says_what_it_is() -> None:
     decided = {"latent_channels", "text_width", "vocabulary"}
-    groups = {"model": ddpm.Config, "text": builtin.Config, "sampling": Sampling, "train": TrainConfig}
+    groups: dict[str, Any] = {"model": ddpm.Config, "text": builtin.Config, "sampling": Sampling, "train": TrainConfig}
     keys = set(TransformerRun.model_fields) - ELSEWHERE
     keys |= {f"{group}.{key}" for group, kind in groups.items() for key in set(kind.model_fields) - decided}
     keys -= {f"sampling.{key}" for key in CodeSettings.model_fields}  # this model draws no codes

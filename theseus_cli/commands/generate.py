@@ -145,7 +145,7 @@ def generate(
     name = model or default_model()
     if dry_run:
         plan = plan_for(device, dtype.value, quantize.value, offload.value, compile, tiling)
-        unseen = {"--lora": lora, "--image": image, "--video": video, "--first-frames": first_frames}
+        unseen: dict[str, object] = {"--lora": lora, "--image": image, "--video": video, "--first-frames": first_frames}
         unseen |= {"--cache": cache, "--seconds": seconds}
         predict(name, changes, plan, len(asked) * num_videos, [flag for flag, value in unseen.items() if value])
         return

@@ -93,8 +93,16 @@ class Config(BaseConfig):
 
 
 PRESETS: dict[str, dict[str, object]] = {
-    "debug": {"latent_channels": 4, "text_width": 32, "encoder_width": 16, "encoder_blocks": 1}
-    | {"width": 32, "layers": 1, "heads": 2, "time_width": 32},
+    "debug": {
+        "latent_channels": 4,
+        "text_width": 32,
+        "encoder_width": 16,
+        "encoder_blocks": 1,
+        "width": 32,
+        "layers": 1,
+        "heads": 2,
+        "time_width": 32,
+    },
     "tiny": {"encoder_width": 96, "encoder_blocks": 1, "width": 256, "layers": 4, "heads": 4},
     "small": {},
     "base": {"encoder_width": 256, "width": 768, "layers": 12, "heads": 12, "time_width": 256},
@@ -134,7 +142,7 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, rotation: Rotation) -> Tensor:
         rows = x.transpose(1, 2) if self.along_time else x  # (B, h w, t, D) or (B, t, h w, D)
-        y = self.attention(rows.flatten(0, 1), rotation).view(rows.shape)
+        y: Tensor = self.attention(rows.flatten(0, 1), rotation).view(rows.shape)
         return y.transpose(1, 2) if self.along_time else y
 
 
