@@ -256,6 +256,7 @@ class Generator(Trainable):
         consumes: what kind of tokenizer it needs; any other is an error that names the right one.
         samplers: names that `sample` takes.
         stepless: those of them that take as many steps as the clip needs, whatever `steps` says.
+        guided: False where `guidance_scale` must be 1, since there is nothing that guidance could change.
         patch: the height and width of the latents must be multiples of it.
         patch_frames: the number of latent frames must be a multiple of it. What is added for that stands in front, and is dropped.
         takes: what `sample` takes by name beyond what every family does, of
@@ -272,6 +273,7 @@ class Generator(Trainable):
     consumes: Consumes
     samplers: Sequence[str]
     stepless: Sequence[str] = ()
+    guided: bool = True
     patch: int = 1
     patch_frames: int = 1
     takes: Sequence[str] = ()
@@ -303,6 +305,9 @@ class Generator(Trainable):
 class Conditioned(Trainable):
     """A generator together with the text encoder that is trained along with it: one thing for the trainer to train.
 
+    Of a generator with several phases, the first teaches the encoder, and the others take it as it is: a discriminator learns
+    what words mean from real clips, with captions that fit them and others.
+
     With a frozen encoder the loader brings embeddings from the cache, and the generator is trained alone.
     """
 
@@ -316,6 +321,12 @@ class Conditioned(Trainable):
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         assert batch.text is not None
         return self.generator.losses(replace(batch, text=self.text_encoder(batch.text)), phase)
+
+    def phase_parameters(self, phase: str) -> Iterable[tuple[str, nn.Parameter]]:
+        own = {id(parameter) for _, parameter in self.generator.phase_parameters(phase)}
+        if phase == self.phases[0]:
+            own |= {id(parameter) for parameter in self.text_encoder.parameters()}
+        return [(name, parameter) for name, parameter in self.named_parameters() if id(parameter) in own]
 
     def lr_ratio(self, name: str) -> float:
         return self.text_encoder.lr_ratio if name.startswith("text_encoder.") else self.generator.lr_ratio(name)

@@ -155,8 +155,14 @@ class TextToVideo:
         if foreign := [name for name in _of_codes(settings) if name not in takes]:
             raise TheseusError(f"this model draws no codes, and takes no: --{foreign[0].replace('_', '-')}", hint="leave it out")
         if settings.sampler in self.generator.stepless and steps not in (None, self.defaults.steps):
-            message = f"{settings.sampler} takes a step for each code, and cannot be asked for: --steps {steps}"
-            raise TheseusError(message, hint="leave --steps out, or choose another --sampler")
+            others = [name for name in self.generator.samplers if name not in self.generator.stepless]
+            message = f"{settings.sampler} takes as many steps as it needs, and cannot be asked for: --steps {steps}"
+            raise TheseusError(message, hint="leave --steps out" + (", or choose another --sampler" if others else ""))
+        if settings.guidance_scale != 1 and not self.generator.guided:
+            raise TheseusError(
+                f"this model knows no guidance, and cannot be asked for: --guidance {settings.guidance_scale:g}",
+                hint="leave --guidance out: it always follows the words as it learned to",
+            )
 
     def generate(
         self,

@@ -35,7 +35,29 @@ HOURGLASS: Tree = {
     "least_time": 0.5,
 }
 
+# The prompts of the classic demonstration, in small: three shapes in four colours on white. Squares and triangles show what
+# "up-right" means; a circle that moves so is never seen.
+CLASSIC: Tree = {
+    "scenes": ["shapes"],
+    "objects": 1,
+    "clips": 4000,
+    "height": 64,
+    "width": 64,
+    "hold_out": [
+        "circle moving up-right",
+        *("star", "diamond", "ring", "cross", "heart"),
+        *(f"{shape} on {ground}" for shape in ("circle", "square", "triangle") for ground in ("black", "grey", "gradient")),
+        *(
+            f"{colour} {shape}"
+            for shape in ("circle", "square", "triangle")
+            for colour in ("orange", "yellow", "cyan", "purple", "pink", "white")
+        ),
+    ],
+}
+
 ONE_SHAPE: Tree = {"scenes": ["shapes"], "objects": 1, "clips": 4000, "height": 64, "width": 64}
+
+GAN: Tree = {"steps": 8000, "evaluate_every": 1000, "checkpoint_every": 200}
 
 PRESETS: dict[str, dict[str, Tree]] = {
     "vae": {
@@ -214,6 +236,39 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "checkpoint_every": 100,
                 "decay": 0.3,
             },
+        },
+    },
+    "gan": {
+        "debug": {
+            "model_preset": "debug",
+            "frames": 5,
+            "text_preset": "debug",
+            "prompts": 2,
+            "train": {"steps": 20, "batch_size": 2, "checkpoint_every": 10, "evaluate_every": 10, "log_every": 5},
+        },
+        "small": {},
+        # One moving shape, one evaluation a clip.
+        "shapes": {
+            "text": {"max_tokens": 24},
+            "hold_out": 0.005,
+            "world": {**ONE_SHAPE, "hold_out": ["circle moving up-right"], "clips": 8000},
+            "prompts": 16,
+            "train": GAN,
+        },
+        "shapes-128": {
+            "model_preset": "128",
+            "text": {"max_tokens": 24},
+            "hold_out": 0.005,
+            "world": {**ONE_SHAPE, "hold_out": ["circle moving up-right"], "height": 128, "width": 128},
+            "prompts": 16,
+            "train": GAN,
+        },
+        "classic": {
+            "text": {"max_tokens": 24},
+            "hold_out": 0.005,
+            "world": CLASSIC,
+            "prompts": 16,
+            "train": GAN,
         },
     },
 }

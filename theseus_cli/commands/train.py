@@ -60,6 +60,10 @@ PresetOption = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+TextOption = Annotated[
+    str | None,
+    typer.Option("--text", help="builtin; or frozen: clip, bert, t5, ..., a hub name or a folder.", rich_help_panel=RUN),
+]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="A YAML file laid over the preset; every key is obeyed.", rich_help_panel=RUN)
 ]
@@ -155,10 +159,7 @@ def transformer(
     family: Annotated[
         str | None, typer.Option("--family", help="dit, ddpm; autoregressive: of codes.", rich_help_panel=RUN)
     ] = None,
-    text: Annotated[
-        str | None,
-        typer.Option("--text", help="builtin; or frozen: clip, bert, t5, ..., a hub name or a folder.", rich_help_panel=RUN),
-    ] = None,
+    text: TextOption = None,
     quantize: Annotated[
         Quantize | None,
         typer.Option(
@@ -190,8 +191,7 @@ def transformer(
     flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers) | _world_flags(scenes, hold_out)
     if quantize is not None:
         flags["quantize"] = quantize.value
-    if text is not None:
-        flags |= _text_flags(text)
+    flags |= _text_flags(text)
     flags |= {key: value for key, value in {"init": init, "lora": lora}.items() if value is not None}
     run = _configured("transformer", preset, config, flags, settings, data, epochs)
     if run.init and vae is not None:
@@ -205,6 +205,41 @@ def transformer(
         report.note(f"training {what} on {data}{f' and {vae}' if vae else ''}, {run.train.steps} steps, into {output}")
         outcome = train_generator(run, data, vae, output, report, resume)
     _tell(outcome, as_json, f'theseus generate "your words"{_changed("--model", output, "runs/transformer")} -o out.mp4')
+
+
+@app.command()
+def gan(
+    data: DataOption = Path("dataset"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.", rich_help_panel=RUN)] = Path("runs/gan"),
+    text: TextOption = None,
+    preset: Annotated[
+        str, typer.Option("--preset", help="small, for any dataset; shapes, shapes-128, classic; debug.", rich_help_panel=RUN)
+    ] = "small",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    scenes: ScenesOption = None,
+    hold_out: HoldOutOption = None,
+    steps: StepsOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    dtype: DTypeOption = None,
+    optimizer: OptimizerOption = None,
+    workers: WorkersOption = None,
+    resume: ResumeOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a generative adversarial network: words to a video in one evaluation, without an autoencoder."""
+    from theseus_core.train.generator import train_generator
+
+    flags = _flags(None, steps, batch_size, lr, seed, device, dtype, optimizer, False, workers) | _world_flags(scenes, hold_out)
+    run = _configured("gan", preset, config, flags | _text_flags(text), settings, data, epochs)
+    with _reported("training") as report:
+        report.note(f"training {run.family} ({run.model_preset}) on {data}, {run.train.steps} steps, into {output}")
+        outcome = train_generator(run, data, None, output, report, resume)
+    _tell(outcome, as_json, f'theseus generate "your words" --model {shlex.quote(str(output))} -o out.mp4')
 
 
 def _flags(
@@ -240,10 +275,12 @@ def _world_flags(scenes: str | None, hold_out: list[str] | None) -> dict[str, An
     return {"world": chosen} if chosen else {}
 
 
-def _text_flags(text: str) -> dict[str, Any]:
+def _text_flags(text: str | None) -> dict[str, Any]:
     """`builtin`, a preset of the frozen encoders (clip, t5, ...), or the name or folder of one."""
     from theseus_core.registry import family
 
+    if text is None:
+        return {}
     if text == "builtin":
         return {"text_family": "builtin"}
     if text in family("text", "hub").PRESETS and not Path(text).exists():

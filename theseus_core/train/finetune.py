@@ -75,7 +75,7 @@ def with_model(kind: str, defaults: Tree, preset: Tree, changes: Sequence[Tree])
     """
     asked = merge({}, *changes)
     settings = merge(defaults, preset, *changes)
-    if kind != "transformer" or not settings["init"]:
+    if kind == "vae" or not settings["init"]:
         return settings
     fixed = [key for key in OF_THE_MODEL if asked.get(key)]
     if fixed:

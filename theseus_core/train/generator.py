@@ -136,12 +136,16 @@ def train_generator(
 def _build(run: TransformerRun, dataset: Clips, vae: Path | None, trained: Sequence[int]) -> Parts:
     tokenizer = _tokenizer(run, vae)
     text_encoder = _text_encoder(run, dataset, trained)
-    generator = _generator(run, tokenizer, text_encoder)
+    generator = _generator(run, tokenizer, text_encoder, (run.frames, *common_size(dataset)))
     check_match(generator, tokenizer, text_encoder)
     if run.sampling.sampler not in generator.samplers:  # now, and not after the first evaluation's worth of training
         raise TheseusError(
             f"{run.family} has no sampler: {run.sampling.sampler}",
             hint=f"sampling.sampler is one of {', '.join(generator.samplers)}",
+        )
+    if run.sampling.guidance_scale != 1 and not generator.guided:
+        raise TheseusError(
+            f"{run.family} knows no guidance, and it cannot be: {run.sampling.guidance_scale:g}", hint="sampling.guidance_scale=1"
         )
     height, width = common_size(dataset)
     fps = median(record.fps for record in dataset.records)
@@ -177,10 +181,12 @@ def _quantize_text(text_encoder: TextEncoder, mode: str, device: torch.device, d
     quantize(text_encoder, mode, device, dtype)
 
 
-def _generator(run: TransformerRun, tokenizer: VideoTokenizer, text_encoder: TextEncoder) -> Generator:
+def _generator(run: TransformerRun, tokenizer: VideoTokenizer, text_encoder: TextEncoder, size: tuple[int, int, int]) -> Generator:
     module = family("generators", run.family)
     check_kind(needs(run), tokenizer)
+    _, t, h, w = tokenizer.latent_shape(*size)
     decided = {**widths_of(tokenizer), "text_width": text_encoder.width}
+    decided |= {"latent_frames": t, "latent_height": h, "latent_width": w}  # of families that make one size alone
     fitting = {key: value for key, value in decided.items() if key in module.Config.model_fields}
     for key, value in run.model.items():
         if key in fitting and value != fitting[key]:

@@ -93,8 +93,16 @@ class TransformerRun(Run):
     train: TrainConfig = Field(default_factory=_transformer_training, description="the trainer's settings")
 
 
-GROUPS: dict[str, Group] = {"vae": "tokenizers", "transformer": "generators"}
-RUNS: dict[str, type[VaeRun] | type[TransformerRun]] = {"vae": VaeRun, "transformer": TransformerRun}
+class GanRun(TransformerRun):
+    """Settings of `train gan`."""
+
+    kind: ClassVar[str] = "gan"
+
+    family: str = Field("gan", description="which generator")
+
+
+GROUPS: dict[str, Group] = {"vae": "tokenizers", "transformer": "generators", "gan": "generators"}
+RUNS: dict[str, type[VaeRun] | type[TransformerRun]] = {"vae": VaeRun, "transformer": TransformerRun, "gan": GanRun}
 
 
 def configure_run(kind: str, preset: str, *changes: Tree) -> Any:

@@ -1,0 +1,371 @@
+"""A generative adversarial network: one noise vector and the words become a whole clip in a single evaluation.
+
+The generator is a field over x, y and time. Noise and words decide, for each frame, where some movable systems of coordinates
+stand, and how what is seen in them is painted; so motion is a smooth function of time, and a clip hangs together. The
+discriminator judges frames, their differences and the words at once.
+
+Losses after R3GAN (Huang et al. 2024): real and generated clips are compared in pairs, and the gradient of the score with respect
+to both kinds of clips is kept near zero; there are no normalisation layers. That words count is learned from clips with captions
+of others, and from a score that is a product of clip and words (Miyato and Koyama 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from math import lcm, pi, prod, sqrt
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from theseus_core.config import Config as BaseConfig
+from theseus_core.contracts import Batch, Consumes, Generator, Progress, Text
+from theseus_core.errors import TheseusError, nearest
+
+SLOPE = 0.2  # of the leaky ReLUs
+GAIN = sqrt(2 / (1 + SLOPE**2))  # what keeps the variance through them
+FACTS = 5  # of a view in a frame: x and y of its middle, the logarithm of its size, and the cosine and sine of its angle
+RATES = 6  # of the sines and cosines of time, and of the place in the frame
+
+
+class Config(BaseConfig):
+    """Configuration of `gan`."""
+
+    latent_channels: int = Field(3, ge=1, description="Z, the colours")
+    text_width: int = Field(256, ge=1, description="E, as the text encoder gives it")
+    latent_frames: int = Field(17, ge=1, description="T of the clips that it learns from; it makes clips of any number of frames")
+    latent_height: int = Field(64, ge=1, description="H of the clips, which it cannot make in another size")
+    latent_width: int = Field(64, ge=1, description="W of the clips")
+    noise_width: int = Field(64, ge=1, description="numbers in the noise vector")
+    style_width: int = Field(256, ge=8, description="width of what noise and words become")
+    words: int = Field(8, ge=1, description="heads that read the words; must divide style_width")
+    views: int = Field(4, ge=1, description="movable systems of coordinates")
+    waves: int = Field(12, ge=1, description="waves in each of them")
+    field_width: int = Field(64, ge=4, description="width of the generator's layers")
+    field_layers: int = Field(3, ge=1, description="number of the generator's layers")
+    paints: int = Field(2, ge=1, description="side of the square of pixels that the generator paints at each place")
+    judge_width: int = Field(48, ge=4, description="width of the discriminator's first layer; the others are wider")
+    every: int = Field(2, ge=1, description="the frames that it learns from: all, every second, ...")
+    judge_patch: int = Field(4, ge=1, description="side of the square of pixels that the discriminator reads as one")
+    judge_levels: int = Field(2, ge=1, description="times that the discriminator halves space and time")
+    penalty: float = Field(0.5, ge=0, description="weight of the gradient penalties, of real and of generated clips")
+    penalised: float = Field(0.5, gt=0, le=1, description="share of the clips that the penalties are taken of, in every step")
+    mismatched: float = Field(1.0, ge=0, description="weight of the comparison of a clip's caption with that of another")
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    "debug": {
+        "text_width": 32,
+        "latent_frames": 2,
+        "latent_height": 4,
+        "latent_width": 4,
+        "every": 1,
+        "noise_width": 8,
+        "style_width": 16,
+        "words": 2,
+        "views": 2,
+        "waves": 3,
+        "field_width": 8,
+        "field_layers": 2,
+        "judge_width": 8,
+        "judge_patch": 1,
+    },
+    "small": {},
+    "128": {"latent_height": 128, "latent_width": 128, "paints": 4, "judge_patch": 8},
+}
+RUN: dict[str, object] = {
+    "caption_dropout": 0.0,
+    "windows": 1,
+    "sampling": {"sampler": "one-step", "steps": 1, "guidance_scale": 1.0},
+    "train": {
+        "optimizer": "adamw",
+        "betas": [0.0, 0.99],
+        "lr": 1e-3,
+        "weight_decay": 0.0,
+        "clip": 0.0,
+        "batch_size": 16,
+        "schedule": "constant",
+        "ema": 0.998,
+    },
+}
+
+
+def linear(width: int, out: int, gain: float = 1.0) -> nn.Linear:
+    """A linear layer whose outputs have `gain` times the root mean square of its inputs."""
+    layer = nn.Linear(width, out)
+    nn.init.normal_(layer.weight, std=gain / sqrt(width))
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def activated(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, SLOPE)
+
+
+def waves(x: Tensor) -> Tensor:
+    """(..., K) in [-1, 1] to (..., K * (1 + 2 RATES)): as they are, and sines and cosines of them."""
+    angles = x.unsqueeze(-1) * (pi / 2 * torch.arange(1, RATES + 1, device=x.device))
+    return torch.cat([x, angles.sin().flatten(-2), angles.cos().flatten(-2)], dim=-1)
+
+
+def along(count: int, device: torch.device) -> Tensor:
+    """The middles of `count` pixels, from -1 to 1."""
+    return (torch.arange(count, device=device) + 0.5) * (2 / count) - 1
+
+
+class Reader(nn.Module):
+    """Words to one vector: each of several heads asks its own question of all words."""
+
+    def __init__(self, text_width: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.asked = nn.Linear(text_width, heads, bias=False)
+        self.told = linear(text_width, width)
+
+    def forward(self, text: Text) -> Tensor:
+        assert text.embeddings is not None
+        asked = self.asked(text.embeddings).float().masked_fill(~text.mask[..., None], float("-inf"))  # (B, L, G)
+        told = self.told(text.embeddings).unflatten(-1, (self.heads, -1))  # (B, L, G, K)
+        return (asked.softmax(dim=1)[..., None] * told).sum(dim=1).flatten(1)  # (B, D)
+
+
+class Synthesis(nn.Module):
+    """Noise and words to a clip."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        width, times = config.style_width, 1 + 2 * RATES
+        self.reader = Reader(config.text_width, width, config.words)
+        self.style = nn.ModuleList([linear(config.noise_width + width, width, GAIN), linear(width, width, GAIN)])
+        self.moments = nn.ModuleList([linear(width + times, width, GAIN), linear(width, width, GAIN)])
+        self.placed = linear(width, config.views * FACTS, 0.3)
+        self.waves = nn.Parameter(torch.randn(config.views, 2, config.waves) * 3)
+        self.phases = nn.Parameter(torch.rand(config.views, config.waves) * 2 * pi)
+        seen = config.views * (config.waves + 1) + 2 * (1 + 2 * RATES)
+        widths = [seen, *[config.field_width] * config.field_layers]
+        self.layers = nn.ModuleList(linear(a, b, GAIN) for a, b in pairwise(widths))
+        self.styled = nn.ModuleList(linear(width, 2 * b, 0.3) for b in widths[1:])
+        self.painted = linear(config.field_width, config.latent_channels * config.paints**2, 0.5)
+
+    def forward(self, noise: Tensor, text: Text, frames: int) -> Tensor:
+        """Noise (B, noise_width) to a clip (B, Z, T, H, W)."""
+        moments = self.moments_of(noise, text, frames)  # (B, T, D)
+        x = self.seen(moments)  # (B, T, N, views * (waves + 1) + ...)
+        for layer, styled in zip(self.layers, self.styled, strict=True):
+            scale, shift = styled(moments).unsqueeze(2).chunk(2, dim=-1)
+            x = activated(layer(x) * (1 + scale) + shift)
+        return self.painted_whole(self.painted(x))
+
+    def moments_of(self, noise: Tensor, text: Text, frames: int) -> Tensor:
+        """(B, T, D): what is to be seen in each frame."""
+        x = torch.cat([noise, self.reader(text)], dim=1)  # (B, noise_width + D)
+        for layer in self.style:
+            x = activated(layer(x))
+        times = waves(torch.linspace(-1, 1, frames, device=noise.device)[:, None])  # (T, 1 + 2 RATES)
+        first, second = self.moments
+        x = activated(first(torch.cat([x[:, None].expand(-1, frames, -1), times.expand(len(x), -1, -1)], dim=-1)))
+        return x + activated(second(x))
+
+    def seen(self, moments: Tensor) -> Tensor:
+        """(B, T, N, ...): what each place of each frame is, in the frame and in every view."""
+        c = self.config
+        y, x = along(c.latent_height // c.paints, moments.device), along(c.latent_width // c.paints, moments.device)
+        places = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], dim=-1)  # (N, 2)
+        with torch.autocast(moments.device.type, enabled=False):
+            slopes, starts = self.systems(self.placed(moments.float()).unflatten(-1, (c.views, FACTS)))
+            local = places @ slopes.flatten(3) + starts.flatten(2).unsqueeze(2)  # (B, T, N, views * (2 + waves))
+            local = local.unflatten(-1, (c.views, -1))
+            near = torch.exp(-0.5 * local[..., :2].square().sum(dim=-1, keepdim=True))
+            views = near * torch.cat([torch.ones_like(near), local[..., 2:].sin()], dim=-1)  # (B, T, N, views, 1 + waves)
+        fixed = waves(places).expand(*views.shape[:2], -1, -1)
+        return torch.cat([views.flatten(-2), fixed], dim=-1)
+
+    def systems(self, facts: Tensor) -> tuple[Tensor, Tensor]:
+        """What is linear in x and y of a place: the place in a view, then the angles of the view's waves there.
+
+        Args:
+            facts: (B, T, views, FACTS).
+
+        Returns:
+            slopes (B, T, 2, views, 2 + waves) and what is added (B, T, views, 2 + waves).
+        """
+        middle, size, turn = facts[..., :2], torch.exp(0.7 + facts[..., 2]), facts[..., 3:]
+        cos, sin = ((turn + torch.tensor([1.0, 0.0], device=turn.device)) * size.unsqueeze(-1)).unbind(-1)
+        rows = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -1)  # (B, T, views, 2 in, 2 out)
+        slopes = torch.cat([rows, rows @ self.waves], dim=-1)  # (B, T, views, 2, 2 + waves)
+        starts = -(middle.unsqueeze(-2) @ slopes).squeeze(-2) + F.pad(self.phases, (2, 0))
+        return slopes.transpose(2, 3), starts
+
+    def painted_whole(self, x: Tensor) -> Tensor:
+        """(B, T, N, Z * paints * paints) to (B, Z, T, H, W)."""
+        c = self.config
+        rows, columns = c.latent_height // c.paints, c.latent_width // c.paints
+        x = x.view(*x.shape[:2], rows, columns, c.latent_channels, c.paints, c.paints)
+        return x.permute(0, 4, 1, 2, 5, 3, 6).reshape(len(x), c.latent_channels, x.shape[1], c.latent_height, c.latent_width)
+
+
+class Level(nn.Module):
+    """Half the width and height, then half the frames."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.space = nn.Conv2d(width, out, 3, stride=2, padding=1)
+        self.time = linear(3 * out, out, GAIN)
+        nn.init.normal_(self.space.weight, std=GAIN / sqrt(9 * width))
+        nn.init.zeros_(self.space.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, H, W, C)
+        clips = len(x)
+        x = activated(self.space(x.flatten(0, 1).permute(0, 3, 1, 2)))  # (B T, C', H / 2, W / 2)
+        x = x.permute(0, 2, 3, 1).unflatten(0, (clips, -1))  # (B, T, H / 2, W / 2, C')
+        x = F.pad(x, (0, 0, 0, 0, 0, 0, 1, x.shape[1] % 2))
+        return activated(self.time(torch.cat([x[:, :-2:2], x[:, 1:-1:2], x[:, 2::2]], dim=-1)))
+
+
+class Discriminator(nn.Module):
+    """How real a clip is, and how well words fit it."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.patch = config.judge_patch
+        widths = [config.judge_width * 2**level for level in range(config.judge_levels + 1)]
+        self.read = linear(2 * config.latent_channels * config.judge_patch**2, widths[0], GAIN)
+        self.levels = nn.ModuleList(Level(a, b) for a, b in pairwise(widths))
+        sides = [-(-config.latent_frames // config.every), config.latent_height // self.patch, config.latent_width // self.patch]
+        places = prod(-(-side // 2**config.judge_levels) for side in sides)
+        self.whole = nn.ModuleList([linear(places * widths[-1], config.style_width, GAIN)])
+        self.whole.append(linear(config.style_width, config.style_width, GAIN))
+        self.reader = Reader(config.text_width, config.style_width, config.words)
+        self.fits = nn.Linear(config.style_width, config.style_width, bias=False)
+        self.real = nn.Linear(config.style_width, 1, bias=False)  # only differences of scores count
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """(B, Z, T, H, W) to what there is to say of it (B, D)."""
+        changes = F.pad(clip[:, :, 1:] - clip[:, :, :-1], (0, 0, 0, 0, 1, 0))
+        x = torch.cat([clip, changes], dim=1)  # (B, 2 Z, T, H, W)
+        p = self.patch
+        x = x.unflatten(3, (-1, p)).unflatten(5, (-1, p)).permute(0, 2, 3, 5, 1, 4, 6).flatten(4)
+        x = activated(self.read(x))  # (B, T, H / p, W / p, C)
+        for level in self.levels:
+            x = level(x)
+        x = x.flatten(1)
+        for layer in self.whole:
+            x = activated(layer(x))
+        return x
+
+    def score(self, said: Tensor, words: Tensor) -> Tensor:
+        """(B,) of clips (B, D) and words (B, D)."""
+        return self.real(said)[:, 0] + (said * self.fits(words)).sum(dim=1) / sqrt(said.shape[1])
+
+
+class Model(Generator):
+    """The `gan` family: pixels (B, 3, T, H, W)."""
+
+    config: Config
+    consumes: Consumes = "pixels"
+    phases = ("discriminator", "generator")
+    samplers: Sequence[str] = ("one-step",)
+    stepless: Sequence[str] = ("one-step",)
+    guided = False
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.patch = lcm(config.paints, config.judge_patch)
+        self.generator = Synthesis(config)
+        self.discriminator = Discriminator(config)
+
+    def phase_parameters(self, phase: str) -> Iterable[tuple[str, nn.Parameter]]:
+        return [(name, p) for name, p in self.named_parameters() if name.startswith(f"{phase}.")]
+
+    def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        assert batch.latents is not None and batch.text is not None
+        real = batch.latents[:, :, :: self.config.every]
+        noise = torch.randn(len(real), self.config.noise_width, device=real.device)
+        if phase == "generator":
+            return self.generator_losses(real, batch.text, noise)
+        return self.discriminator_losses(real, batch.text, noise, batch.captions)
+
+    def generator_losses(self, real: Tensor, text: Text, noise: Tensor) -> dict[str, Tensor]:
+        judge = self.discriminator
+        words = judge.reader(text)
+        with torch.no_grad():
+            of_real = judge.score(judge(real), words)
+        of_made = judge.score(judge(self.generator(noise, text, real.shape[2])), words)
+        return {"loss": F.softplus((of_real - of_made).float()).mean()}
+
+    def discriminator_losses(self, real: Tensor, text: Text, noise: Tensor, captions: Sequence[str]) -> dict[str, Tensor]:
+        judge = self.discriminator
+        with torch.no_grad():
+            made = self.generator(noise, text, real.shape[2]).to(real.dtype)
+        words = judge.reader(text)
+        said_of_real, said_of_made = judge(torch.cat([real, made])).chunk(2)
+        of_real, of_made = judge.score(said_of_real, words).float(), judge.score(said_of_made, words).float()
+        pairing = F.softplus(of_made - of_real).mean()
+        of_other = judge.score(said_of_real, words.roll(1, 0)).float()
+        mismatched = (F.softplus(of_other - of_real) * unlike(captions, of_real)).mean()
+        r1, r2 = self.penalties(real, made, text)
+        loss = pairing + self.config.mismatched * mismatched + self.config.penalty / 2 * (r1 + r2)
+        gap = (of_real - of_made).mean()
+        return {"loss": loss, "pairing": pairing, "mismatched": mismatched, "r1": r1, "r2": r2, "gap": gap}
+
+    def penalties(self, real: Tensor, made: Tensor, text: Text) -> tuple[Tensor, Tensor]:
+        """R1 and R2, of the first of the clips: the squared norm of the score's gradient, in full precision."""
+        count = max(1, round(self.config.penalised * len(real)))
+        with torch.autocast(real.device.type, enabled=False):
+            words = self.discriminator.reader(_first(text, count))
+            clips = torch.cat([real[:count], made[:count]]).float().requires_grad_()
+            scores = self.discriminator.score(self.discriminator(clips), words.repeat(2, 1))
+            return squared_slopes(scores, clips).view(2, count).mean(dim=1).unbind()  # type: ignore[return-value]
+
+    def sample(
+        self,
+        noise: Tensor,
+        text: Text,
+        negative: Text,
+        *,
+        steps: int,
+        guidance_scale: float,
+        sampler: str,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """A clip in one evaluation; the noise vector is the first `noise_width` numbers of the noise, in the order of memory.
+
+        Raises:
+            TheseusError: no such sampler, or another width or height than it was trained with.
+        """
+        if sampler not in self.samplers:
+            raise TheseusError(f"no such sampler: {sampler}", hint=nearest(sampler, list(self.samplers)))
+        assert guidance_scale == 1, "the words are part of the one evaluation, and there is nothing to lead away from"
+        self.refuse_other_sizes(*noise.shape[3:])
+        vector = noise.flatten(1)[:, : self.config.noise_width]
+        made: Tensor = self.generator(vector, text, noise.shape[2])
+        if progress is not None:
+            progress(1, 1)
+        return made
+
+    def refuse_other_sizes(self, height: int, width: int) -> None:
+        c = self.config
+        if (height, width) != (c.latent_height, c.latent_width):
+            size = f"{c.latent_width}x{c.latent_height}"
+            raise TheseusError(f"this model makes frames of {size} alone, not of: {width}x{height}", hint=f"--size {size}")
+
+
+def squared_slopes(scores: Tensor, clips: Tensor) -> Tensor:
+    """(B,) squared norms of the gradient of each score with respect to its clip; they can be derived once more."""
+    (gradient,) = torch.autograd.grad(scores.sum(), clips, create_graph=True)
+    return gradient.square().flatten(1).sum(dim=1)
+
+
+def unlike(captions: Sequence[str], like: Tensor) -> Tensor:
+    """(B,) 1 where the caption before, around the circle, is another one, and 0 where it is the same."""
+    before = [*captions[-1:], *captions[:-1]]
+    return like.new_tensor([float(a != b) for a, b in zip(captions, before, strict=True)]) if captions else torch.ones_like(like)
+
+
+def _first(text: Text, count: int) -> Text:
+    assert text.embeddings is not None
+    return Text(mask=text.mask[:count], embeddings=text.embeddings[:count].float())
