@@ -23,7 +23,6 @@ from theseus_core.registry import build
 if TYPE_CHECKING:
     from conftest import Theseus
 
-SAMPLE = Path(__file__).parents[2] / "docs/training_config.yaml"
 QUICK = ("--family", "ddpm", "--preset", "debug", "--steps", "2", "--set", "prompts=1", "--set", "train.evaluate_every=0")
 
 
@@ -122,6 +121,8 @@ def test_a_frozen_clip_and_captions_that_are_too_long_for_it(theseus: Theseus, d
         ("--size 96x64 --fps 30 --seconds 1", (30, 64, 96, 30), "33 frames at once"),
         ("--size 64 --fps 12.5 --seconds 0.4", (5, 64, 64, Fraction(25, 2)), ""),
         ("--size 80x64 --frames 9 --fps 8", (9, 64, 80, 8), ""),
+        ("--size 16 --fps 8 --seconds 10", (80, 16, 16, 8), "81 frames at once"),
+        ("--size 1024x32 --frames 5", (5, 32, 1024, 8), ""),
     ],
 )
 def test_size_rate_and_length_are_those_of_the_file(
