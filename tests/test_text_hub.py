@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny_clip import save_clip
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from theseus_core.contracts import Text
@@ -94,6 +95,29 @@ def test_long_captions_are_cut(folders: dict[str, Path]) -> None:
     assert encoder.tokenize(["a red circle moves a red circle"]).ids.shape == (1, 4)  # type: ignore[union-attr]
     with pytest.raises(TheseusError, match="takes at most 16 tokens, not: 40"):
         build("text", "hub", changes={"source": str(folders["clip"]), "max_tokens": 40})
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("hub") / "real clip")
+
+
+def test_clip_reads_77_tokens_unless_told_otherwise(clip: Path, folders: dict[str, Path]) -> None:
+    encoder = build("text", "hub", changes={"source": str(clip)})
+    assert (encoder.max_tokens, encoder.token_limit) == (77, 77) and encoder.config.max_tokens == 77  # type: ignore[attr-defined]
+    text = encoder.encode(["ab c", "", "x" * 90])
+    assert text.embeddings is not None and text.ids is not None and text.embeddings.shape == (3, 77, 32)
+    assert text.mask.sum(dim=1).tolist() == [5, 2, 77], "with the two that CLIP puts around"
+    assert text.ids[2, 0] == text.ids[0, 0] and text.ids[2, 76] == text.ids[0, 4], "cut, and closed"
+    alone = encoder.network(input_ids=text.ids[:1, :5]).last_hidden_state  # type: ignore[operator]
+    torch.testing.assert_close(text.embeddings[0, :5], alone[0], atol=1e-5, rtol=1e-5)
+    assert encoder.count_tokens("x" * 75) == 77 and encoder.count_tokens("x" * 90) == 92
+    with pytest.raises(TheseusError, match="takes at most 77 tokens, not: 78") as caught:
+        build("text", "hub", changes={"source": str(clip), "max_tokens": 78})
+    assert caught.value.hint == "max_tokens=77"
+    for kind, most, limit in (("clip", 16, 16), ("bert", 16, 16), ("t5", 77, None)):
+        other = build("text", "hub", changes={"source": str(folders[kind])})
+        assert (other.max_tokens, other.token_limit) == (most, limit)
 
 
 def test_what_is_no_text_encoder(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ class TextEncoder(nn.Module, ABC):
         trained_along: True for the built-in encoder, whose parameters are trained with the generator; False for a frozen one.
         width: E, the width of the embeddings.
         max_tokens: L, the length captions are padded to.
+        token_limit: the most that `max_tokens` can be set to; None where there is no such limit.
         lr_ratio: the learning rate of an encoder that is trained along, in units of the generator's.
     """
 
@@ -135,6 +136,7 @@ class TextEncoder(nn.Module, ABC):
     trained_along: bool
     width: int
     max_tokens: int
+    token_limit: int | None = None
     lr_ratio: float = 1.0
 
     @abstractmethod

@@ -186,10 +186,16 @@ class TextToVideo:
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        seconds: float | None = None,
         progress: Progress | None = None,
     ) -> Clip:
-        """Make one clip; what is None is taken from `defaults`. See `sample` for the rest."""
+        """Make one clip; what is None is taken from `defaults`. See `sample` for the rest.
+
+        Args:
+            seconds: how long the clip is, whatever number of frames the model makes at once: what is beyond is cut off.
+        """
         rate = self._with(fps=fps).fps
+        kept, enough = (None, None) if seconds is None else self.frames_of(seconds, rate)
         made = self.sample(
             [prompt],
             latents=latents,
@@ -198,7 +204,7 @@ class TextToVideo:
             sampler=sampler,
             seed=seed,
             negative_prompt=negative_prompt,
-            frames=frames,
+            frames=frames if frames is not None else enough,
             height=height,
             width=width,
             image=image,
@@ -212,7 +218,24 @@ class TextToVideo:
             top_p=top_p,
             progress=progress,
         )
-        return Clip(to_frames(made[0]), fps=rate, caption=prompt)
+        if kept is not None and kept > made.shape[2]:
+            raise TheseusError(f"so many seconds are {kept} frames at {rate:g} a second, and there are only: {made.shape[2]}")
+        return Clip(to_frames(made[0][:, :kept]), fps=rate, caption=prompt)
+
+    def frames_of(self, seconds: float, fps: float | None = None) -> tuple[int, int]:
+        """How many frames so many seconds are, to the nearest, and the least number that the model can make them with.
+
+        Args:
+            fps: frames a second; None for the model's.
+
+        Raises:
+            TheseusError: they are less than half a frame.
+        """
+        rate = self._with(fps=fps).fps
+        if not 0.5 < seconds * rate < 1e6:
+            raise TheseusError(f"no clip is so many seconds long: {seconds:g}", hint=f"one frame is {1 / rate:.3g} s")
+        kept = round(seconds * rate)
+        return kept, kept + -(kept - 1) % self.tokenizer.time_factor
 
     @torch.no_grad()
     def sample(

@@ -172,6 +172,28 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "ema": 0.998,
             },
         },
+        # On what the vae's preset "shapes" gives, and as near to the noise as the transformer of this name: a shift of 8 is one
+        # of 64 in the ratio of signal to noise. Down there min-SNR weights leave next to nothing, and there words have to decide.
+        "ddpm-shapes": {
+            "family": "ddpm",
+            "model_preset": "tiny",
+            "model": {"snr_shift": 64.0, "min_snr_gamma": 0.0},
+            "text": {"max_tokens": 24, "lr_ratio": 0.1},
+            "windows": 1,
+            "hold_out": 0.005,
+            "world": ONE_SHAPE,
+            "prompts": 16,
+            "sampling": {"steps": 20, "guidance_scale": 3.0},
+            "train": {
+                "steps": 4000,
+                "batch_size": 16,
+                "lr": 2e-3,
+                "schedule": "constant",
+                "evaluate_every": 500,
+                "checkpoint_every": 100,
+                "ema": 0.998,
+            },
+        },
         # Both on what the vae's presets of these names give.
         "codes": {
             "family": "autoregressive",

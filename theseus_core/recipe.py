@@ -40,6 +40,7 @@ class Recipe(CodeSettings):
     steps: int
     guidance_scale: float
     sampler: str
+    seconds: float | None = Field(None, description="how long the video is; frames beyond are cut off")
     dynamic_guidance: bool = False
     cache: float = 0.0
     image: str | None = Field(None, description="the file that the first frame was read from")
@@ -164,6 +165,7 @@ def make(pipe: TextToVideo, recipe: Recipe, progress: Progress | None = None) ->
         temperature=recipe.temperature,
         top_k=recipe.top_k,
         top_p=recipe.top_p,
+        seconds=recipe.seconds,
         progress=progress,
     )
 

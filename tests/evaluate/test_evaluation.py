@@ -15,7 +15,7 @@ from theseus_core import world
 from theseus_core.data.clip import Clip
 from theseus_core.errors import TheseusError
 from theseus_core.evaluate import Report, Suite, draw_suite, evaluate, held_out_of
-from theseus_core.evaluate.scores import difference, flicker, is_frozen
+from theseus_core.evaluate.scores import difference, flicker, is_frozen, warping_error
 from theseus_core.files import write_json
 from theseus_core.pipeline import TextToVideo, to_frames
 from theseus_core.recipe import content_hash
@@ -73,6 +73,7 @@ def test_the_worlds_own_clips_score_full_marks(shapes: tuple[Suite, Path, Report
     assert found["diversity"]["visibly_different"] == found["diversity"]["pairs"] == 8
     assert found["diversity"]["least"] <= found["diversity"]["mean"]
     assert 0 < found["flicker"] < 0.2
+    assert 0 < found["warping_error"] < 1
     assert found["seconds_per_clip"] > 0
 
 
@@ -88,7 +89,9 @@ def test_the_report_holds_every_verdict_and_the_sheet_is_drawn(shapes: tuple[Sui
     tree = json.loads((folder / "report.json").read_text())
     assert tree == json.loads(json.dumps(report.tree()))
     assert [row["text"] for row in tree["prompts"]] == [prompt.text for prompt in suite.prompts]
-    assert all({"asked", "right", "noticed", "blank", "frozen", "flicker"} <= row.keys() for row in tree["prompts"])
+    assert all(
+        {"asked", "right", "noticed", "blank", "frozen", "flicker", "warping_error"} <= row.keys() for row in tree["prompts"]
+    )
     assert tree["hold_out"] == list(HELD)
     assert sum(row["right"]["shape"] for row in tree["prompts"][:20]) == tree["scores"]["seen"]["shape"]["right"]
     assert (folder / "contact_sheet.png").stat().st_size > 10_000
@@ -226,6 +229,20 @@ def test_flicker_is_of_brightness_that_goes_to_and_fro() -> None:
     assert flicker(frames + np.arange(17, dtype=np.uint8).reshape(-1, 1, 1, 1)) == 0
     frames[1::2] += 5
     assert flicker(frames) == pytest.approx(10)
+
+
+def test_movement_explains_what_moves_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    ground = np.repeat(np.repeat(rng.integers(0, 255, (30, 30, 3), dtype=np.uint8), 4, 0), 4, 1)  # no pixel is like its neighbours
+    panned = np.stack([ground[20:84, 10 + 3 * t : 74 + 3 * t] for t in range(12)])
+    assert warping_error(panned[:1].repeat(12, axis=0)) == 0
+    assert warping_error(panned) < 8, "but for the edge where something new comes in"
+    assert warping_error(panned[rng.permutation(12)]) > 2 * warping_error(panned)
+    noisy = panned.astype(np.int16) + rng.integers(-20, 21, panned.shape)
+    assert warping_error(noisy.clip(0, 255).astype(np.uint8)) > warping_error(panned) + 8
+    alone = rng.integers(0, 255, (12, 16, 16, 3), dtype=np.uint8).repeat(4, axis=1).repeat(4, axis=2)
+    assert warping_error(alone) > 40, "frames that have nothing to do with one another"
+    assert warping_error(panned.repeat(2, axis=1).repeat(2, axis=2)) == pytest.approx(warping_error(panned)), "at any size"
 
 
 def test_difference_is_a_mean_over_all_values() -> None:

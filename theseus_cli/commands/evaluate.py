@@ -121,6 +121,7 @@ def show(report: Report) -> None:
             ["blank", f"{found['blank']} of {found['clips']}"],
             ["frozen", f"{found['frozen']} of {found['clips']}"],
             ["flicker", f"{found['flicker']:.3f} of 255, median"],
+            ["what no movement explains", f"{found['warping_error']:.2f} of 255, median"],
             ["two seeds differ visibly", f"{diversity['visibly_different']} of {diversity['pairs']} pairs"],
             ["by", f"{diversity['mean']:.1f} of 255, least {diversity['least']:.1f}"],
             ["seconds a clip", f"{seconds:.2f}, median" if seconds else "not measured: every clip was there"],

@@ -92,6 +92,9 @@ def generate(
     frames: Annotated[int | None, typer.Option("--frames", help="Number of frames.", show_default="the model's")] = None,
     size: Annotated[str | None, typer.Option("--size", help="128, or WIDTHxHEIGHT: 720x480.", show_default="the model's")] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Frames a second of the file.", show_default="the model's")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="Instead of --frames: how long the video is.", show_default=False)
+    ] = None,
     image: Annotated[Path | None, typer.Option("--image", help="The first frame, for a model that continues one.")] = None,
     video: Annotated[Path | None, typer.Option("--video", help="A video to begin from, in place of noise alone.")] = None,
     strength: Annotated[
@@ -124,6 +127,8 @@ def generate(
     several = len(asked) * num_videos > 1 or prompts_file is not None
     target = choose_output(output, asked, several)
     files = [str(path) for path in (target, image, video, first_frames) if path]
+    if frames is not None and seconds is not None:
+        raise TheseusError(f"the frames are given too, and both say how long it is: --seconds {seconds:g}", hint="give one of them")
     refuse_undecodable(*asked, negative_prompt, *files, *(lora or []))
     height, width = parse_size(size) if size else (None, None)
     changes = {"frames": frames, "height": height, "width": width, "fps": fps, "steps": steps, "sampler": sampler}
@@ -140,10 +145,13 @@ def generate(
     name = model or default_model()
     if dry_run:
         plan = plan_for(device, dtype.value, quantize.value, offload.value, compile, tiling)
-        unseen = {"--lora": lora, "--image": image, "--video": video, "--first-frames": first_frames, "--cache": cache}
+        unseen: dict[str, object] = {"--lora": lora, "--image": image, "--video": video, "--first-frames": first_frames}
+        unseen |= {"--cache": cache, "--seconds": seconds}
         predict(name, changes, plan, len(asked) * num_videos, [flag for flag, value in unseen.items() if value])
         return
     pipe = TextToVideo.load(name, device, dtype.value, quantize.value, offload.value, compile, tiling, lora or ())
+    if seconds is not None:
+        frames = changes["frames"] = pipe.frames_of(seconds, fps)[1]
     settings = pipe.settings(**changes)
     given = describe_given(pipe, image, video, first_frames, strength)
     if video:
@@ -152,7 +160,7 @@ def generate(
         say_what_is_new(pipe, settings, first_frames)
     if cache_check and not settings.cache:
         raise TheseusError("without a cache there is nothing to check: --cache-check", hint="--cache 0.02")
-    common = given | describe(pipe, name, settings, quantize.value, offload.value, compile)
+    common = given | {"seconds": seconds} | describe(pipe, name, settings, quantize.value, offload.value, compile)
     recipes = [
         validate(Recipe, common | {"prompt": prompt, "negative_prompt": negative_prompt, "seed": seed + number})
         for prompt in asked
@@ -223,10 +231,13 @@ def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
     from theseus_core.model_folder import find_model, unfinished
     from theseus_core.quantize import what_it_gains
 
-    shape = f"{recipe.frames} frames of {recipe.width}x{recipe.height} at {recipe.fps:g} fps"
+    kept = recipe.frames if recipe.seconds is None else pipe.frames_of(recipe.seconds, recipe.fps)[0]
+    shape = f"{kept} frames of {recipe.width}x{recipe.height} at {recipe.fps:g} fps"
     steps = "" if recipe.sampler in pipe.generator.stepless else f"{recipe.steps} steps of "
     how = f"{steps}{recipe.sampler}, guidance {recipe.guidance_scale:g}"
     console.say(f"model: {recipe.model} on {recipe.device} in {recipe.dtype}: {shape}, {how}")
+    if kept < recipe.frames:
+        console.say(f"it makes {recipe.frames} frames at once, of which the last {recipe.frames - kept} are cut off")
     if recipe.image:
         console.say(f"the first frame: the middle of {recipe.image} at {recipe.width}x{recipe.height}")
     if recipe.video:

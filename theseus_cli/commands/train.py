@@ -54,7 +54,11 @@ HoldOutOption = Annotated[
 ]
 PresetOption = Annotated[
     str,
-    typer.Option("--preset", help="debug, tiny, small, base, ten-clips, shapes, world; codes, shapes-codes.", rich_help_panel=RUN),
+    typer.Option(
+        "--preset",
+        help="debug, tiny, small, base, ten-clips, shapes, world; ddpm-shapes; codes, shapes-codes.",
+        rich_help_panel=RUN,
+    ),
 ]
 TextOption = Annotated[
     str | None,
@@ -152,7 +156,9 @@ def transformer(
         int | None,
         typer.Option("--lora", min=1, help="Train differences of this rank to the model of --init.", rich_help_panel=RUN),
     ] = None,
-    family: Annotated[str | None, typer.Option("--family", help="dit; or autoregressive: of codes.", rich_help_panel=RUN)] = None,
+    family: Annotated[
+        str | None, typer.Option("--family", help="dit, ddpm; autoregressive: of codes.", rich_help_panel=RUN)
+    ] = None,
     text: TextOption = None,
     quantize: Annotated[
         Quantize | None,

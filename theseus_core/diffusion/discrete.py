@@ -1,10 +1,11 @@
-"""The noise levels of CogVideoX as a path: a thousand steps of scaled-linear betas, no signal at the last (Lin et al. 2023).
+"""Paths of numbered noise levels: those of DDPM and of CogVideoX, with no signal at the last if so wished (Lin et al. 2023).
 
 Time t = k / steps is level k: 0 is the clean clip, 1 is pure noise. What diffusers calls timestep is k - 1.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -19,8 +20,13 @@ class Betas(Config):
     """The noise levels, and what the network tells of a noisy clip."""
 
     steps: int = Field(1000, ge=2, description="number of noise levels in training")
-    start: float = Field(0.00085, gt=0, lt=1, description="variance added by the first step")
-    end: float = Field(0.012, gt=0, lt=1, description="variance added by the last step, before the shift")
+    curve: Literal["scaled_linear", "linear", "cosine"] = Field(
+        "scaled_linear",
+        description="how the variance that a step adds grows: its root in a line, itself in a line (Ho et al. 2020), or so that "
+        "the signal falls as a cosine (Nichol and Dhariwal 2021)",
+    )
+    start: float = Field(0.00085, gt=0, lt=1, description="variance added by the first step, where it grows in a line")
+    end: float = Field(0.012, gt=0, lt=1, description="variance added by the last step, before the shift, where it grows in a line")
     snr_shift: float = Field(3.0, gt=0, description="the ratio of signal to noise is divided by this at every level")
     zero_terminal_snr: bool = Field(True, description="the last level is pure noise")
     clean_end: bool = Field(True, description="sampling ends at no noise at all, rather than at the first level")
@@ -38,12 +44,20 @@ class Betas(Config):
         return self
 
 
-class DiscretePath:
-    """The path of `Betas`: alpha^2 + sigma^2 = 1 at every level."""
+LEAST_SIGNAL = 2.0**-12  # with none, the step from the last level would be infinite in log(alpha / sigma); diffusers takes this
 
-    def __init__(self, betas: Betas) -> None:
+
+class DiscretePath:
+    """The path of `Betas`: alpha^2 + sigma^2 = 1 at every level.
+
+    Args:
+        least_signal: alpha where it would be 0, for solvers that count in log(alpha / sigma): `LEAST_SIGNAL`.
+    """
+
+    def __init__(self, betas: Betas, least_signal: float = 0.0) -> None:
         self.betas = betas
-        self._alphas, self._sigmas = _levels(betas)
+        alphas, sigmas = _levels(betas)
+        self._alphas, self._sigmas = alphas.where(alphas > 0, torch.full_like(alphas, least_signal)), sigmas
 
     def alpha(self, t: Tensor) -> Tensor:
         return self._alphas.to(t.device)[self._level(t)]
@@ -60,6 +74,15 @@ class DiscretePath:
         if self.betas.predicts == "v_prediction":
             return _each(self.alpha(t), clean) * noise - _each(self.sigma(t), clean) * clean
         return noise if self.betas.predicts == "epsilon" else clean
+
+    def min_snr_weights(self, t: Tensor, gamma: float) -> Tensor:
+        """(B,) weights of the errors of what the network gives at t (B,): an error of the clean clip counts by the ratio of signal
+        to noise, and at most by gamma (Hang et al. 2023)."""
+        ratio = (self.alpha(t) / self.sigma(t)).square()
+        if self.betas.predicts == "epsilon":
+            return (gamma / ratio).clamp_max(1)
+        least = ratio.clamp_max(gamma)
+        return least / (ratio + 1) if self.betas.predicts == "v_prediction" else least
 
     def split(self, x: Tensor, predicted: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(x_0, noise) that x_t and what the network gives for it stand for; t is a scalar."""
@@ -102,14 +125,25 @@ class DiscretePath:
 
 def _levels(betas: Betas) -> tuple[Tensor, Tensor]:
     """alpha and sigma at the levels 0 .. steps, (steps + 1,) each, computed in double precision, also on the meta device."""
-    roots = torch.linspace(betas.start**0.5, betas.end**0.5, betas.steps, dtype=torch.float64, device="cpu")
-    signal = (1 - roots**2).cumprod(0)  # alpha^2
+    signal = (1 - _variances(betas)).cumprod(0)  # alpha^2
     signal = signal / (betas.snr_shift + (1 - betas.snr_shift) * signal)
     if betas.zero_terminal_snr:
         alpha = signal.sqrt()
         signal = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
     signal = torch.cat([torch.ones_like(signal[:1]) if betas.clean_end else signal[:1], signal])
     return signal.sqrt().float(), (1 - signal).sqrt().float()
+
+
+def _variances(betas: Betas) -> Tensor:
+    """(steps,) variance that each step adds."""
+    if betas.curve != "cosine":
+        power = 0.5 if betas.curve == "scaled_linear" else 1.0
+        line = torch.linspace(betas.start**power, betas.end**power, betas.steps, dtype=torch.float64, device="cpu")
+        return line ** (1 / power)
+    ends = torch.arange(betas.steps + 1, dtype=torch.float64, device="cpu") / betas.steps
+    signal = ((ends + 0.008) / 1.008 * math.pi / 2).cos().square()
+    added = (1 - signal[1:] / signal[:-1]).clamp_max(0.999)
+    return added.float().double()  # as others store them: of what the last steps leave, the rounding is no small part
 
 
 def _each(value: Tensor, like: Tensor) -> Tensor:

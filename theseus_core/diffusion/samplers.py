@@ -28,6 +28,34 @@ def ddim(predict: Predict, x: Tensor, times: Tensor, schedule: Schedule, progres
     return x
 
 
+def ddpm(
+    predict: Predict,
+    x: Tensor,
+    times: Tensor,
+    schedule: Schedule,
+    progress: Progress | None = None,
+    fresh: Callable[[], Tensor] | None = None,
+) -> Tensor:
+    """Ancestral sampling (Ho et al. 2020, algorithm 2): each step draws from what x and the clean clip leave open.
+
+    The variance is the smaller of the paper's two. It holds on any path (Kingma et al. 2021, eq. 25).
+
+    Args:
+        fresh: noise like x, new at each call; else drawn by `noise_after(x)`.
+    """
+    fresh = fresh or noise_after(x)
+    for i, (t, s) in enumerate(pairwise(times)):
+        clean, _ = predict(x, t)
+        alpha_t, sigma_t, alpha_s, sigma_s = schedule.alpha(t), schedule.sigma(t), schedule.alpha(s), schedule.sigma(s)
+        kept = alpha_t / alpha_s  # of the signal, on the way from s to t
+        added = sigma_t**2 - kept**2 * sigma_s**2  # variance on that way
+        x = (kept * sigma_s**2 * x + alpha_s * added * clean) / sigma_t**2
+        if s > 0:
+            x = x + added.clamp_min(0).sqrt() * sigma_s / sigma_t * fresh()
+        _report(progress, i, times)
+    return x
+
+
 def heun(predict: Predict, x: Tensor, times: Tensor, schedule: Schedule, progress: Progress | None = None) -> Tensor:
     """A DDIM step, then again from its start with the mean prediction of both ends (Karras et al. 2022, algorithm 1)."""
     for i, (t, s) in enumerate(pairwise(times)):
@@ -97,7 +125,14 @@ def noise_after(start: Tensor) -> Callable[[], Tensor]:
     return lambda: torch.stack([torch.randn(start.shape[1:], generator=each) for each in generators]).to(start)
 
 
-SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "dpmpp_2m": dpmpp_2m, "dpmpp_2m_sde": dpmpp_2m_sde, "heun": heun}
+SAMPLERS: dict[str, Sampler] = {
+    "ddim": ddim,
+    "ddpm": ddpm,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+    "heun": heun,
+}
+IN_LOG_SNR = ("dpmpp_2m", "dpmpp_2m_sde")  # those whose steps are counted in log(alpha / sigma)
 
 
 def _report(progress: Progress | None, i: int, times: Tensor) -> None:

@@ -52,6 +52,7 @@ class Report:
             "blank": sum(verdict.blank for verdict in self.verdicts),
             "frozen": sum(verdict.frozen for verdict in self.verdicts),
             "flicker": round(median(verdict.flicker for verdict in self.verdicts), 4),
+            "warping_error": round(median(verdict.warping_error for verdict in self.verdicts), 4),
             "diversity": {
                 "pairs": len(differences),
                 "visibly_different": sum(difference > DIFFERENT for difference in differences),

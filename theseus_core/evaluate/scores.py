@@ -30,6 +30,8 @@ MOVING_SQUARES = 3
 # Two clips of the world that the same words describe, and all the same attributes, differ by at least 5; a video file alone
 # changes a clip of shapes by 2 at most.
 DIFFERENT = 2.0  # of 255
+# What moves is looked for in frames of 64 pixels along the shorter side: larger clips compare with smaller ones, and cost no more.
+SHORTER, BLOCK, REACH = 64, 8, 6
 
 Frames = NDArray[np.uint8]
 
@@ -45,6 +47,7 @@ class Verdict:
         blank: every frame is nearly one colour.
         frozen: nothing moves.
         flicker: see `flicker`.
+        warping_error: see `warping_error`.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Verdict:
     blank: bool
     frozen: bool
     flicker: float
+    warping_error: float
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def examine(prompt: Prompt, clip: Clip) -> Verdict:
         blank=is_uniform(clip.frames),
         frozen=is_frozen(clip.frames),
         flicker=flicker(clip.frames),
+        warping_error=warping_error(clip.frames),
     )
 
 
@@ -121,6 +126,24 @@ def flicker(frames: Frames) -> float:
     """The mean absolute second difference in time of the frames' mean brightness, of 255: 0 where it changes evenly."""
     brightness = frames.reshape(len(frames), -1).mean(axis=1)
     return float(np.abs(np.diff(brightness, n=2)).mean())
+
+
+def warping_error(frames: Frames) -> float:
+    """The mean absolute difference of each frame to the one before, of 255, after every block of that has moved to where it fits.
+
+    It is 0 of a picture that is held or moved, and large where frames do not follow from one another; what turns, grows or appears
+    is a part of it. Blocks are matched one by one within `REACH` pixels, of a frame whose shorter side is `SHORTER`.
+    """
+    video = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
+    video = F.avg_pool2d(video, max(1, min(frames.shape[1:3]) // SHORTER))  # (T, 3, h, w)
+    (h, w), after = video.shape[2:], video[1:]
+    before = F.pad(video[:-1], [REACH] * 4, mode="replicate")
+    least = torch.full((), torch.inf)
+    for dy in range(2 * REACH + 1):
+        for dx in range(2 * REACH + 1):
+            apart = (after - before[:, :, dy : dy + h, dx : dx + w]).abs().mean(1, keepdim=True)
+            least = torch.minimum(least, F.avg_pool2d(apart, BLOCK, ceil_mode=True))
+    return float(least.mean())
 
 
 def difference(one: Frames, other: Frames) -> float:

@@ -28,7 +28,7 @@ from theseus_core.diffusion.schedule import RectifiedFlow, logit_normal, times, 
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.nn import grid as released
 from theseus_core.nn.attention import Attention, Rotation, rotary_3d, spare_rows, unrotated
-from theseus_core.nn.embeddings import TimeEmbedding, sincos_3d
+from theseus_core.nn.embeddings import TimeEmbedding, masked_mean, sincos_3d
 from theseus_core.nn.grid import Grid, Size
 from theseus_core.nn.hourglass import Level
 from theseus_core.nn.packed import linear_gelu
@@ -381,9 +381,3 @@ def image_latents(first: Tensor, frames: int) -> Tensor:
 def towards(noisy: Tensor, clean: Tensor, t: Tensor) -> Tensor:
     """The velocity at times (B,) of the straight path from a clean clip through a noisy one."""
     return (noisy - clean) / t.clamp_min(LEAST_TIME).view(-1, *[1] * (clean.ndim - 1))
-
-
-def masked_mean(words: Tensor, mask: Tensor) -> Tensor:
-    """(B, L, E) and (B, L) to (B, E): the mean of what the mask lets through, zero where that is nothing."""
-    weights = mask.unsqueeze(-1).to(words.dtype)
-    return (words * weights).sum(1) / weights.sum(1).clamp_min(1)

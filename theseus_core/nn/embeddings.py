@@ -28,6 +28,12 @@ def sincos_3d(t: int, h: int, w: int, width: int, device: torch.device) -> Tenso
     return torch.cat(parts, dim=-1).reshape(t * h * w, width)
 
 
+def masked_mean(words: Tensor, mask: Tensor) -> Tensor:
+    """(B, L, E) and (B, L) to (B, E): the mean of what the mask lets through, zero where that is nothing."""
+    weights = mask.unsqueeze(-1).to(words.dtype)
+    return (words * weights).sum(1) / weights.sum(1).clamp_min(1)
+
+
 class TimeEmbedding(nn.Module):
     """(B,) numbers, up to about a thousand, to (B, out): their sinusoid through two linear layers."""
 

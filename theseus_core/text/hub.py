@@ -15,6 +15,7 @@ from theseus_core.contracts import Text, TextEncoder
 from theseus_core.errors import TheseusError
 from theseus_core.quiet import without_bars
 
+MOST = 77  # tokens, unless more are asked for: what CLIP takes
 CLASSES = {"clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel"} | {
     "bert": "BertModel",
     "roberta": "RobertaModel",
@@ -26,7 +27,9 @@ class Config(BaseConfig):
     """Configuration of `hub`."""
 
     source: str = Field("openai/clip-vit-base-patch32", description="name on the hub, or a folder with the model and its tokenizer")
-    max_tokens: int = Field(64, ge=2, description="L, the length that captions are padded or cut to")
+    max_tokens: int | None = Field(
+        None, ge=2, description="L, the length that captions are padded or cut to; None for CLIP's 77, or as many as it takes"
+    )
     masked: bool = Field(True, description="padding is hidden from network and generator; CogVideoX reads it like words")
 
 
@@ -57,18 +60,17 @@ class Model(TextEncoder):
             TheseusError: it cannot be read or fetched, is of a kind not known here, or takes fewer tokens.
         """
         super().__init__()
-        self.config = config
         self._again = made[1] if made else None
         self.words, network = (made[0], made[1]()) if made else _read(str(folder or config.source))
         self.network: Any = network.requires_grad_(False).eval()
         self.width = int(network.config.hidden_size)
-        self.max_tokens = config.max_tokens
-        limit = getattr(network.config, "max_position_embeddings", None) or config.max_tokens
-        if network.config.model_type != "t5":  # of relative positions: the length that its tokenizer names is no limit
-            limit = min(self.words.model_max_length, limit)
-        if config.max_tokens > limit:
+        self.token_limit = _limit(self.words, network)
+        self.max_tokens = config.max_tokens or min(self.token_limit or MOST, MOST)
+        self.config = config.model_copy(update={"max_tokens": self.max_tokens})
+        if self.token_limit and self.max_tokens > self.token_limit:
             raise TheseusError(
-                f"{config.source} takes at most {limit} tokens, not: {config.max_tokens}", hint=f"max_tokens={limit}"
+                f"{config.source} takes at most {self.token_limit} tokens, not: {self.max_tokens}",
+                hint=f"max_tokens={self.token_limit}",
             )
         if self.words.pad_token is None:  # GPT-2 has none; what is padded is masked
             self.words.pad_token = self.words.eos_token
@@ -120,6 +122,13 @@ def save(model: Model, folder: Path) -> None:
 def load(folder: Path, config: Config) -> Model:
     """Read what `save` wrote."""
     return Model(config, folder / "network")
+
+
+def _limit(words: Any, network: Any) -> int | None:
+    """The most tokens that an encoder has positions for; None for T5, whose positions are relative."""
+    if network.config.model_type == "t5":  # the length that its tokenizer names is no limit
+        return None
+    return min(int(words.model_max_length), int(network.config.max_position_embeddings))
 
 
 def _read(source: str) -> tuple[Any, Any]:

@@ -242,7 +242,9 @@ def _say_what_is_not_read(report: Report, text_encoder: TextEncoder, dataset: Cl
     counts = [text_encoder.count_tokens(caption) for record in dataset.records for caption in record.captions]
     cut = sum(count > text_encoder.max_tokens for count in counts)
     if cut:
+        most = text_encoder.token_limit
         more = "" if begun else "; --set text.max_tokens=N takes more"
+        more = more if most is None or text_encoder.max_tokens < most else "; the text encoder takes no more"
         report.note(f"captions cut to {text_encoder.max_tokens} tokens: {cut} of {len(counts)}{more}")
     unknown = sorted({word for r in dataset.records for caption in r.captions for word in text_encoder.unknown_words(caption)})
     if unknown and begun:
