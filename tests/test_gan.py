@@ -52,7 +52,7 @@ def test_the_penalties_are_those_of_a_plain_derivative() -> None:
         expected = 0.0
         for i in range(3):
             one = Text(mask=text.mask[i : i + 1], embeddings=None if text.embeddings is None else text.embeddings[i : i + 1])
-            jacobian = torch.autograd.functional.jacobian(lambda clip, one=one: score(model, clip, one), clips[i : i + 1])
+            jacobian = torch.autograd.functional.jacobian(lambda clip, one=one: score(model, clip, one), clips[i : i + 1])  # type: ignore[no-untyped-call]
             expected += jacobian.square().sum().item() / 3
         assert got.item() == pytest.approx(expected, rel=1e-4)
 
@@ -168,7 +168,7 @@ def test_a_phase_reaches_its_own_parameters_only() -> None:
     phases = build_phases(model, TrainConfig(betas=(0.0, 0.99)), CPU, torch.float32)
     for phase in phases:
         with phase.focused():
-            model.losses(given, phase.name)["loss"].backward()
+            model.losses(given, phase.name)["loss"].backward()  # type: ignore[no-untyped-call]
             reached = {name for name, p in model.named_parameters() if p.grad is not None}
             assert reached == set(phase.parameters)
         assert all(p.grad is None for p in model.parameters())

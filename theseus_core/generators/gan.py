@@ -82,7 +82,7 @@ RUN: dict[str, object] = {
     "train": {
         "optimizer": "adamw",
         "betas": [0.0, 0.99],
-        "lr": 6e-4,  # with 1e-3 the discriminator learns no words for long, with 2e-3 its scores run away
+        "lr": 6e-4,
         "weight_decay": 0.0,
         "clip": 0.0,
         "batch_size": 16,
@@ -133,7 +133,8 @@ class Reader(nn.Module):
         assert text.embeddings is not None
         asked = self.asked(text.embeddings).float().masked_fill(~text.mask[..., None], float("-inf"))  # (B, L, G)
         told = self.told(text.embeddings).unflatten(-1, (self.heads, -1))  # (B, L, G, K)
-        return (asked.softmax(dim=1)[..., None] * told).sum(dim=1).flatten(1)  # (B, D)
+        read: Tensor = (asked.softmax(dim=1)[..., None] * told).sum(dim=1).flatten(1)  # (B, D)
+        return read
 
 
 class Synthesis(nn.Module):
@@ -184,7 +185,7 @@ class Synthesis(nn.Module):
         with torch.autocast(moments.device.type, enabled=False):
             slopes, starts = self.systems(self.placed(moments.float()).unflatten(-1, (c.views, FACTS)))
             local = places @ slopes.flatten(3) + starts.flatten(2).unsqueeze(2)  # (B, T, N, views * (2 + waves))
-            local = local.unflatten(-1, (c.views, -1))
+            local = local.view(*local.shape[:3], c.views, -1)
             near = torch.exp(-0.5 * local[..., :2].square().sum(dim=-1, keepdim=True))
             views = near * torch.cat([torch.ones_like(near), local[..., 2:].sin()], dim=-1)  # (B, T, N, views, 1 + waves)
         fixed = waves(places).expand(*views.shape[:2], -1, -1)
@@ -222,12 +223,11 @@ class Level(nn.Module):
         self.space = nn.Conv2d(width, out, 3, stride=2, padding=1)
         self.time = linear(3 * out, out, GAIN)
         nn.init.normal_(self.space.weight, std=GAIN / sqrt(9 * width))
-        nn.init.zeros_(self.space.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, H, W, C)
         clips = len(x)
         x = activated(self.space(x.flatten(0, 1).permute(0, 3, 1, 2)))  # (B T, C', H / 2, W / 2)
-        x = x.permute(0, 2, 3, 1).unflatten(0, (clips, -1))  # (B, T, H / 2, W / 2, C')
+        x = x.permute(0, 2, 3, 1).reshape(clips, -1, *x.shape[2:], x.shape[1])  # (B, T, H / 2, W / 2, C')
         x = F.pad(x, (0, 0, 0, 0, 0, 0, 1, x.shape[1] % 2))
         return activated(self.time(torch.cat([x[:, :-2:2], x[:, 1:-1:2], x[:, 2::2]], dim=-1)))
 
@@ -254,7 +254,7 @@ class Discriminator(nn.Module):
         changes = F.pad(clip[:, :, 1:] - clip[:, :, :-1], (0, 0, 0, 0, 1, 0))
         x = torch.cat([clip, changes], dim=1)  # (B, 2 Z, T, H, W)
         p = self.patch
-        x = x.unflatten(3, (-1, p)).unflatten(5, (-1, p)).permute(0, 2, 3, 5, 1, 4, 6).flatten(4)
+        x = x.view(*x.shape[:3], x.shape[3] // p, p, x.shape[4] // p, p).permute(0, 2, 3, 5, 1, 4, 6).flatten(4)
         x = activated(self.read(x))  # (B, T, H / p, W / p, C)
         for level in self.levels:
             x = level(x)
@@ -265,7 +265,8 @@ class Discriminator(nn.Module):
 
     def score(self, said: Tensor, words: Tensor) -> Tensor:
         """(B,) of clips (B, D) and words (B, D)."""
-        return self.real(said)[:, 0] + (said * self.fits(words)).sum(dim=1) / sqrt(said.shape[1])
+        score: Tensor = self.real(said)[:, 0] + (said * self.fits(words)).sum(dim=1) / sqrt(said.shape[1])
+        return score
 
 
 class Model(Generator):

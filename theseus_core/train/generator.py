@@ -39,6 +39,7 @@ from theseus_core.train.finetune import Adapters, begin, refuse_what_cannot_be, 
 from theseus_core.train.known import known_prompts
 from theseus_core.train.runs import (
     DRAWN,
+    PIXELS,
     Outcome,
     Report,
     TransformerRun,
@@ -86,7 +87,7 @@ def train_generator(
     known = known_prompts([dataset.records[clip] for clip in trained])
 
     def save(model: Trainable, step: int) -> None:
-        whence = {**made_by(dataset, run), "tokenizer": str(vae or run.init or "pixels"), "steps": step}
+        whence = {**made_by(dataset, run), "tokenizer": str(vae or run.init or PIXELS), "steps": step}
         if isinstance(model, Adapters):
             assert base is not None
             save_adapters(output / "model", base, model.named_pairs(), parts.defaults, whence, known)
@@ -154,10 +155,10 @@ def _build(run: TransformerRun, dataset: Clips, vae: Path | None, trained: Seque
 
 
 def _tokenizer(run: TransformerRun, vae: Path | None) -> VideoTokenizer:
-    if needs(run) == "pixels":
+    if needs(run) == PIXELS:
         if vae is not None:
             raise TheseusError(f"{run.family} makes pixels, and takes no tokenizer: --vae {vae}", hint="leave it out")
-        return build("tokenizers", "pixels")
+        return build("tokenizers", PIXELS)
     if vae is None:
         raise TheseusError(
             "a new generator needs a tokenizer: --vae", hint="--vae RUN names one, or --init MODEL what to begin with"
@@ -219,7 +220,7 @@ def _source(
     report: Report,
 ) -> LatentSource:
     encoder = parts.text_encoder
-    if parts.tokenizer.produces == "pixels":
+    if parts.tokenizer.produces == PIXELS:
         latents: LatentCache | Pixels = Pixels(dataset, run.frames, run.windows)
     else:
         latents = LatentCache(dataset, parts.tokenizer, run.frames, run.windows, device, dtype, report.encoding)

@@ -27,6 +27,7 @@ from theseus_core.train.journal import read_journal
 from theseus_core.train.trainer import Progress, Scores
 from theseus_core.versions import versions
 
+PIXELS: Consumes = "pixels"  # and the tokenizer of this name, which is not trained
 DRAWN = frozenset({"pictures", "prompts", "sampling"})  # what is drawn on the way decides nothing that is learned
 
 
