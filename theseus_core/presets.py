@@ -29,6 +29,26 @@ NEAR_NOISE: Tree = {"predicts": "clean", "shift": 8.0, "times": "uniform", "leas
 # A token is 32x32 pixels and four frames: 80 of them a clip of 17 frames of 128x128; convolutions see what is finer.
 HOURGLASS: Tree = {**NEAR_NOISE, "levels": [[64, 1], [128, 2]], "width": 256, "heads": 4}
 
+# The prompts of the classic demonstration, in small: three shapes in four colours on white. Squares and triangles show what
+# "up-right" means; a circle that moves so is never seen.
+CLASSIC: Tree = {
+    "scenes": ["shapes"],
+    "objects": 1,
+    "clips": 4000,
+    "height": 64,
+    "width": 64,
+    "hold_out": [
+        "circle moving up-right",
+        *("star", "diamond", "ring", "cross", "heart"),
+        *(f"{shape} on {ground}" for shape in ("circle", "square", "triangle") for ground in ("black", "grey", "gradient")),
+        *(
+            f"{colour} {shape}"
+            for shape in ("circle", "square", "triangle")
+            for colour in ("orange", "yellow", "cyan", "purple", "pink", "white")
+        ),
+    ],
+}
+
 ONE_SHAPE: Tree = {"scenes": ["shapes"], "objects": 1, "clips": 4000, "height": 64, "width": 64}
 
 GAN: Tree = {"steps": 8000, "evaluate_every": 1000, "checkpoint_every": 200}
