@@ -153,7 +153,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "text": {"max_tokens": 24, "lr_ratio": 0.1},
             "windows": 1,
             "hold_out": 0.005,
-            "world": ONE_SHAPE,
+            "world": {**ONE_SHAPE, "clips": 12_000},
             "prompts": 16,
             "sampling": {"steps": 12, "guidance_scale": 3.0},
             "train": {
