@@ -45,9 +45,34 @@ class Draw:
         return self.clips[int(_order(self.seed, epoch, len(self.clips))[within])]
 
 
+@dataclass(frozen=True)
+class ReplicaDraw(Draw):
+    """Each rank draws from clips of its own, each of them once in an epoch of its own; after a step all draw from all clips.
+
+    Attributes:
+        own: the clips of each rank, places in the dataset's records.
+        until: the step; what is drawn from it on begins a new epoch.
+    """
+
+    own: tuple[tuple[int, ...], ...]
+    until: int
+
+    def places(self, step: int, micro: int, rank: int, world: int) -> list[tuple[int, np.random.Generator]]:
+        if step >= self.until:
+            return super().places(step - self.until, micro, rank, world)
+        size, own = self.batch_size // (self.accumulate * world), self.own[rank]
+        begin = (step * self.accumulate + micro) * size
+        return [(self._own_clip(own, rank, place), np.random.default_rng([self.seed, 2, rank, place]))
+                for place in range(begin, begin + size)]  # fmt: skip
+
+    def _own_clip(self, own: tuple[int, ...], rank: int, place: int) -> int:
+        epoch, within = divmod(place, len(own))
+        return own[int(_order(self.seed, epoch, len(own), rank)[within])]
+
+
 @lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, 0, epoch]).permutation(count)
+def _order(seed: int, epoch: int, count: int, *rank: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, 0, epoch, *rank]).permutation(count)
 
 
 class VideoSource:
