@@ -50,11 +50,11 @@ def _checked(flag: str, count: float | None, in_steps: bool) -> float | None:
 def _steps_of_an_epoch(run: VaeRun | TransformerRun, data: Path) -> float:
     """In which every clip is seen once; by replicas, each of its own, which are found to be there before any is started."""
     from theseus_core.data.loader import split
-    from theseus_core.train.replicas import own_clips
+    from theseus_core.train.replicas import own_chunks
     from theseus_core.train.runs import open_clips
 
     clips = open_clips(data, run, Path())
     trained, _ = split(clips, run.hold_out)
     if run.train.replicas > 1:
-        own_clips(clips, trained, run.train.replicas)
+        own_chunks(clips, trained, run.train.replicas)
     return len(trained) / run.train.batch_size

@@ -64,6 +64,8 @@ def test_replicas_are_started_by_the_command(theseus: Theseus, data: Path) -> No
     assert (train["steps"], train["merge_every"], train["last_pass"], train["replicas"]) == (12, 6, 3, 2)
     assert settings("runs/vae")["runs_on"]["distributed"] == "replicas"
     assert Path(json.loads(result.out)["model"], "tokenizer/model.safetensors").exists()
+    short = theseus("train", "vae", *QUICK, *flags, "--epochs", "1")
+    assert short.code == 1 and "it must be below the steps in all: 3" in short.err
     other = theseus("train", "vae", *QUICK, *flags, "--merge-every", "1")
     assert other.code == 1 and "was trained with another merge_every: 6, now 3" in other.err
 
@@ -75,7 +77,6 @@ def test_replicas_are_started_by_the_command(theseus: Theseus, data: Path) -> No
             ["--replicas", "2", "--epochs", "4"],
             "2 replicas need a chunk of clips each, and those to train on are in so many chunks: 1",
         ),
-        (["--replicas", "2", "--epochs", "1"], "it must be below the steps in all: 3"),
         (["--replicas", "2", "--merge-every", "1", "--set", "train.merge_every=2"], "both say when to average: --merge-every 1"),
         (["--merge-every", "1"], "nothing to average without --replicas: --merge-every 1"),
         (["--epochs", "nan"], "--epochs must be a number above 0, not: nan"),

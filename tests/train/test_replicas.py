@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +129,12 @@ def test_each_replica_draws_from_its_own_chunks_and_at_last_all_from_all(dataset
     config = TrainConfig(steps=16, batch_size=4, replicas=2, last_pass=4)
     draw = draw_of(dataset, range(1, 14), config)
     assert isinstance(draw, ReplicaDraw)
-    assert draw.own == ((1, 2, 6, 7, 8, 12, 13), (3, 4, 5, 9, 10, 11))  # chunks 0, 2, 4 and 1, 3
+    assert draw.own == (((1, 2), (6, 7, 8), (12, 13)), ((3, 4, 5), (9, 10, 11)))  # chunks 0, 2, 4 and 1, 3
     for rank, own in enumerate(draw.own):
-        drawn = [clip for step in range(12) for clip, _ in draw.places(step, 0, rank, 2)]
-        assert Counter(drawn[: len(own)]) == Counter(drawn[len(own) : 2 * len(own)]) == Counter(own)
-        assert drawn[: len(own)] != drawn[len(own) : 2 * len(own)]
+        drawn = iter([clip for step in range(12) for clip, _ in draw.places(step, 0, rank, 2)])
+        epochs = [[[next(drawn) for _ in chunk] for chunk in own] for _ in range(3)]
+        assert all(sorted(clips) == list(chunk) for epoch in epochs for clips, chunk in zip(epoch, own, strict=True))
+        assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
     last = [clip for step in range(12, 16) for rank in range(2) for clip, _ in draw.places(step, 0, rank, 2)]
     assert set(last[:13]) == set(range(1, 14))
     random = [generator.random() for step in (0, 12) for rank in range(2) for _, generator in draw.places(step, 0, rank, 2)]

@@ -1,7 +1,7 @@
-"""Replicas: ranks that each train on chunks of their own for a while, and are then averaged (local SGD; McDonald et al. 2009).
+"""Replicas: ranks that train on chunks of their own, and are averaged now and then (McMahan et al. 2017, there with clients).
 
-Between two merges a rank hears nothing of the others but how they do. After the last merge all train together on all chunks, as
-ranks that exchange gradients do.
+Each takes its chunks one after the other; between two merges it hears nothing of the others but how they do. After the last merge
+all train together on all chunks, as ranks that exchange gradients do.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Merges:
 
 
 def draw_of(dataset: Clips, trained: Sequence[int], config: TrainConfig) -> Draw:
-    """How a training draws its clips: interleaved over all chunks, or each replica from its own.
+    """How a training draws its clips: interleaved over all chunks, or each replica from its own, one after the other.
 
     Raises:
         TheseusError: there are fewer chunks than replicas.
@@ -73,22 +73,24 @@ def draw_of(dataset: Clips, trained: Sequence[int], config: TrainConfig) -> Draw
     plain = Draw(tuple(trained), config.batch_size, config.accumulate, config.seed)
     if config.replicas == 1:
         return plain
-    own = own_clips(dataset, trained, config.replicas)
+    own = own_chunks(dataset, trained, config.replicas)
     return ReplicaDraw(plain.clips, plain.batch_size, plain.accumulate, plain.seed, own, Merges.of(config).until)
 
 
-def own_clips(dataset: Clips, trained: Sequence[int], replicas: int) -> tuple[tuple[int, ...], ...]:
-    """For each replica the clips of its chunks: every chunk belongs to one, in turn.
+def own_chunks(dataset: Clips, trained: Sequence[int], replicas: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """For each replica its chunks, each with its clips: every chunk belongs to one, in turn.
 
     Raises:
         TheseusError: there are fewer chunks with clips to train on than replicas.
     """
-    chunks = sorted({dataset.records[clip].chunk for clip in trained})
+    chunks: dict[int, list[int]] = {}
+    for clip in trained:
+        chunks.setdefault(dataset.records[clip].chunk, []).append(clip)
     if len(chunks) < replicas:
         message = f"{replicas} replicas need a chunk of clips each, and those to train on are in so many chunks: {len(chunks)}"
         raise TheseusError(message, hint=f"theseus prep SOURCE --chunk-size {-(-len(trained) // replicas)}, or fewer replicas")
-    owner = {chunk: number % replicas for number, chunk in enumerate(chunks)}
-    return tuple(tuple(clip for clip in trained if owner[dataset.records[clip].chunk] == rank) for rank in range(replicas))
+    clips = [tuple(chunks[number]) for number in sorted(chunks)]
+    return tuple(tuple(clips[rank::replicas]) for rank in range(replicas))
 
 
 # --- the processes ---
