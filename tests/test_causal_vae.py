@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from theseus_core.contracts import Batch
 from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr
-from theseus_core.nn.causal import CausalConv
 from theseus_core.registry import build
 from theseus_core.tokenizers.causal_vae import Model, patchify, unpatchify
 
@@ -82,23 +81,6 @@ def test_a_size_that_would_be_rounded_is_refused(vae: Model, shape: tuple[int, .
     with pytest.raises(TheseusError) as caught:
         vae.encode(torch.zeros(shape))
     assert near in (caught.value.hint or "")
-
-
-@pytest.mark.parametrize("time_kernel", [1, 3])
-def test_the_taps_in_time_have_the_gradient_of_what_they_compute(time_kernel: int) -> None:
-    torch.manual_seed(0)
-    seen = torch.randn(2, 5, 2, 3, 4, dtype=torch.float64, requires_grad=True)
-    conv = CausalConv(4, time_kernel).double()
-    nn.init.zeros_(conv.space.weight)
-    conv.space.weight.data[:, :, 1, 1] = 1  # what is next to it in space counts for nothing
-    nn.init.zeros_(conv.space.bias)
-    padded = torch.cat([seen.new_zeros(2, time_kernel - 1, 2, 3, 4), seen], dim=1)
-    expected = sum(padded[:, i : i + 5] * conv.time[i] for i in range(time_kernel))
-    assert isinstance(expected, Tensor)
-    wanted, weight = conv(seen), torch.randn(2, 5, 2, 3, 4, dtype=torch.float64)
-    torch.testing.assert_close(wanted, expected)
-    for ours, theirs in zip(*(torch.autograd.grad(each, (seen, conv.time), weight) for each in (wanted, expected)), strict=True):
-        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("chunk", [0, -1])

@@ -6,8 +6,6 @@ all read it without a copy.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,36 +41,16 @@ class CausalConv(nn.Module):
         seen = torch.cat([before, x], dim=1)  # (B, past + t, h, w, D)
         if cache is not None:
             cache[self] = seen[:, seen.shape[1] - self.past :]
-        x = _Taps.apply(seen, self.time.to(x.dtype))
+        x = _taps(seen, self.time.to(x.dtype), t)
         x = self.space(x.reshape(b * t, h, w, d).permute(0, 3, 1, 2))  # (B t, D, h, w)
         return x.permute(0, 2, 3, 1).reshape(b, t, h, w, d)
 
 
-class _Taps(torch.autograd.Function):
-    """Frames (B, taps - 1 + t, h, w, D) times taps (taps, D), summed over the taps: (B, t, h, w, D).
-
-    Left to autograd, each tap would have a gradient of its own of the size of all frames, most of it zeros, to be added up.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, seen: Tensor, taps: Tensor) -> Tensor:
-        ctx.save_for_backward(seen, taps)
-        frames = seen.shape[1] - len(taps) + 1
-        total = seen[:, :frames] * taps[0]
-        for i in range(1, len(taps)):
-            total.addcmul_(seen[:, i : i + frames], taps[i])
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        (grad,) = grads
-        seen, taps = ctx.saved_tensors
-        frames = grad.shape[1]
-        for_seen, for_taps = torch.zeros_like(seen), torch.empty_like(taps)
-        for i in range(len(taps)):
-            for_seen[:, i : i + frames].addcmul_(grad, taps[i])
-            for_taps[i] = (grad * seen[:, i : i + frames]).sum((0, 1, 2, 3))
-        return for_seen, for_taps
+def _taps(seen: Tensor, taps: Tensor, frames: int) -> Tensor:
+    total = seen[:, :frames] * taps[0]
+    for i in range(1, len(taps)):
+        total = torch.addcmul(total, seen[:, i : i + frames], taps[i])
+    return total
 
 
 class GatedMLP(nn.Module):
