@@ -32,7 +32,8 @@ def prepared(folder: Path, corpus: Path, chunk_size: int, size: int = 128) -> tu
     said = f"clips of {corpus}" if real else f"{DRAWN} clips of the world, for there is no corpus at {corpus}"
     if not (path / "dataset.json").exists():
         if real:
-            theseus(folder, "prep", *real, "-o", path, "--size", size, "--chunk-size", chunk_size)
+            of_long = ["--long", "windows", "--per-file", 4]
+            theseus(folder, "prep", *real, "-o", path, "--size", size, "--chunk-size", chunk_size, *of_long)
         else:
             world = World(WorldSettings(scenes=("shapes", "nature"), height=size, width=size))
             write_dataset(path, world.clips(DRAWN, 8.0), {"size": [size, size]}, chunk_size)

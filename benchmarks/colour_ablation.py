@@ -29,7 +29,7 @@ from theseus_core.pipeline import to_frames
 from theseus_core.render.sheets import comparison
 
 KEYS = ("ciede2000", "saturation", "psnr", "ssim", "usage", "perplexity")
-HOLD_OUT, FRAMES, SHOWN = 0.2, 5, 6
+HOLD_OUT, FRAMES, SHOWN = 0.35, 5, 6
 PERCEPTUAL = 0.1  # its weight, that of the preset `base`
 
 

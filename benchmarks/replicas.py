@@ -23,7 +23,7 @@ from theseus_core.losses import psnr, ssim
 from theseus_core.registry import build
 from theseus_core.train.checkpoint import open_checkpoint, saved_steps
 
-HOLD_OUT, FRAMES = 0.25, 5
+HOLD_OUT, FRAMES = 0.35, 5
 
 KEYS = ("psnr", "ssim", "first chunk, chunks done", "first chunk, end", "forgotten", "minutes")
 
