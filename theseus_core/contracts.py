@@ -120,6 +120,12 @@ class Trainable(nn.Module, ABC):
         for unit in self.shard_units():
             unit.gradient_checkpointing = on  # type: ignore[assignment]
 
+    def set_together(self, on: bool) -> None:
+        """Where several ranks train: let the modules that learn without gradients learn from all of them, or each by itself."""
+        for module in self.modules():
+            if hasattr(module, "together"):
+                module.together = on  # type: ignore[assignment]
+
 
 class TextEncoder(nn.Module, ABC):
     """Words to vectors.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,13 @@ QUICK = ("--preset", "debug", "--set", "train.evaluate_every=0", "--set", "pictu
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a dataset of six clips, entered."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    clips = [Clip(rng.integers(0, 255, (6, 16, 16, 3), dtype=np.uint8), 8.0, f"noise {i}") for i in range(6)]
-    write_dataset("dataset", clips, {"size": [16, 16]})
+    write_dataset("dataset", noise(), {"size": [16, 16]})
     return tmp_path
+
+
+def noise() -> list[Clip]:
+    rng = np.random.default_rng(0)
+    return [Clip(rng.integers(0, 255, (6, 16, 16, 3), dtype=np.uint8), 8.0, f"noise {i}") for i in range(6)]
 
 
 def settings(run: str) -> Any:
@@ -50,9 +54,31 @@ def test_epochs_become_steps(theseus: Theseus, data: Path) -> None:
     assert settings("runs/vae")["train"]["steps"] == 6  # six clips, batches of two
 
 
+def test_replicas_are_started_by_the_command(theseus: Theseus, data: Path) -> None:
+    shutil.rmtree("dataset")
+    write_dataset("dataset", noise(), {"size": [16, 16]}, chunk_size=2)
+    flags = ["--family", "vqvae", "--replicas", "2", "--merge-every", "2", "--epochs", "4", "--set", "hold_out=0"]
+    result = theseus("train", "vae", *QUICK, *flags, "--json")
+    assert result.code == 0, result.err
+    train = settings("runs/vae")["train"]
+    assert (train["steps"], train["merge_every"], train["last_pass"], train["replicas"]) == (12, 6, 3, 2)
+    assert settings("runs/vae")["runs_on"]["distributed"] == "replicas"
+    assert Path(json.loads(result.out)["model"], "tokenizer/model.safetensors").exists()
+    short = theseus("train", "vae", *QUICK, *flags, "--epochs", "1")
+    assert short.code == 1 and "it must be below the steps in all: 3" in short.err
+    other = theseus("train", "vae", *QUICK, *flags, "--merge-every", "1")
+    assert other.code == 1 and "was trained with another merge_every: 6, now 3" in other.err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (
+            ["--replicas", "2", "--epochs", "4"],
+            "2 replicas need a chunk of clips each, and those to train on are in so many chunks: 1",
+        ),
+        (["--replicas", "2", "--merge-every", "1", "--set", "train.merge_every=2"], "both say when to average: --merge-every 1"),
+        (["--merge-every", "1"], "nothing to average without --replicas: --merge-every 1"),
         (["--epochs", "nan"], "--epochs must be a number above 0, not: nan"),
         (["--epochs", "1", "--set", "train.steps=7"], "both say how long to train: --epochs 1"),
         (["--epochs", "1", "--steps", "7"], "both say how long to train: --epochs 1"),

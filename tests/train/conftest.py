@@ -8,16 +8,18 @@ import os
 import sys
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed import TCPStore
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import train_toys  # noqa: E402
-from train_toys import Start  # noqa: E402
+from train_toys import Ranks, Start  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +51,15 @@ def _starter() -> Iterator[Start]:
     for process in started:
         process.kill()
         process.join(60)
+
+
+@pytest.fixture
+def two_ranks(start: Start) -> Ranks:
+    """Start two ranks, which find one another by a store that is kept here, as torchrun keeps it."""
+    stores: list[TCPStore] = []
+
+    def begin(folder: Path, **wishes: Any) -> list[BaseProcess]:
+        stores.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+        return [start(folder, rank=number, port=stores[-1].port, **wishes) for number in range(2)]
+
+    return begin

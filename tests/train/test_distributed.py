@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,7 @@ import pytest
 import torch
 from test_resume import finish, outcome, steps_logged, wait_for_step
 from torch import Tensor
-from torch.distributed import TCPStore
-from train_toys import Start, make, trainer
+from train_toys import Ranks, Start, make, trainer
 
 from theseus_core.contracts import Trainable
 from theseus_core.errors import TheseusError
@@ -24,21 +21,6 @@ from theseus_core.train.journal import read_journal
 
 WISHES: dict[str, Any] = {"noise": 0.0, "accumulate": 2, "evaluate_every": 3, "best": "sum"}
 CASES = [("ddp", "toy", "muon"), ("fsdp", "toy", "muon"), ("ddp", "gan", "adamw"), ("fsdp", "toy", "adamw8bit")]
-
-
-Ranks = Callable[..., list[BaseProcess]]
-
-
-@pytest.fixture
-def two_ranks(start: Start) -> Ranks:
-    """Start two ranks, which find one another by a store that is kept here, as torchrun keeps it."""
-    stores: list[TCPStore] = []
-
-    def begin(folder: Path, **wishes: Any) -> list[BaseProcess]:
-        stores.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
-        return [start(folder, rank=number, port=stores[-1].port, **wishes) for number in range(2)]
-
-    return begin
 
 
 def everything(folder: Path) -> dict[str, Tensor]:

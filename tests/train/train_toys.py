@@ -35,6 +35,7 @@ from theseus_core.train.trainer import Evaluate, Trainer
 
 WIDTH = 16
 Start = Callable[..., BaseProcess]  # the fixture `start`: folder, rank, port and wishes to a process
+Ranks = Callable[..., list[BaseProcess]]  # the fixture `two_ranks`: folder and wishes to two of them
 
 
 class Block(nn.Module):

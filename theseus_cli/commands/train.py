@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -15,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from theseus_cli import console
+from theseus_cli.epochs import in_steps
 from theseus_cli.options import Quantize
 from theseus_core.errors import TheseusError
 
 if TYPE_CHECKING:
-    from theseus_core.train.runs import Outcome, Report
+    from theseus_core.train.runs import Outcome, Report, TransformerRun, VaeRun
 
 app = typer.Typer(no_args_is_help=True, help="Train a model on a prepared dataset.")
 
@@ -86,6 +86,15 @@ OptimizerOption = Annotated[Optimizer | None, typer.Option("--optimizer", help="
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="torch.compile: slow to start, faster steps.", rich_help_panel=TRAINING)
 ]
+ReplicasOption = Annotated[
+    int | None,
+    typer.Option(
+        "--replicas", min=1, help="Processes that train on chunks of their own and are averaged.", rich_help_panel=TRAINING
+    ),
+]
+MergeEveryOption = Annotated[
+    float | None, typer.Option("--merge-every", help="Epochs from one averaging of replicas to the next.", rich_help_panel=TRAINING)
+]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", min=1, help="Threads that draw batches ahead.", rich_help_panel=TRAINING)
 ]
@@ -111,17 +120,16 @@ def vae(
     optimizer: OptimizerOption = None,
     compile: CompileOption = False,
     workers: WorkersOption = None,
+    replicas: ReplicasOption = None,
+    merge_every: MergeEveryOption = None,
     resume: ResumeOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train a video autoencoder: clips to small latents and back."""
-    from theseus_core.train.tokenizer import train_tokenizer
-
-    flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers) | _world_flags(scenes, hold_out)
-    run = _configured("vae", preset, config, flags, settings, data, epochs)
-    with _reported("training") as report:
-        report.note(f"training {run.family} ({run.model_preset}) on {data}, {run.train.steps} steps, into {output}")
-        outcome = train_tokenizer(run, data, output, report, resume)
+    flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers, replicas)
+    flags |= _world_flags(scenes, hold_out)
+    run = _configured("vae", preset, config, flags, settings, data, epochs, merge_every)
+    outcome = _in_ranks(run, _train_vae, data, output, resume)
     following = "theseus train transformer" + _changed("--data", data, "dataset") + _changed("--vae", output, "runs/vae")
     _tell(outcome, as_json, following)
 
@@ -181,30 +189,64 @@ def transformer(
     optimizer: OptimizerOption = None,
     compile: CompileOption = False,
     workers: WorkersOption = None,
+    replicas: ReplicasOption = None,
+    merge_every: MergeEveryOption = None,
     resume: ResumeOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train a generator: words to latents, which the autoencoder turns into a video."""
-    from theseus_core.train.generator import train_generator
     from theseus_core.train.runs import needs
 
-    flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers) | _world_flags(scenes, hold_out)
+    flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers, replicas)
+    flags |= _world_flags(scenes, hold_out)
     if quantize is not None:
         flags["quantize"] = quantize.value
     flags |= _text_flags(text)
     flags |= {key: value for key, value in {"init": init, "lora": lora}.items() if value is not None}
-    run = _configured("transformer", preset, config, flags, settings, data, epochs)
+    run = _configured("transformer", preset, config, flags, settings, data, epochs, merge_every)
     if run.init and vae is not None:
         raise TheseusError(f"the model of --init brings its own tokenizer, and it cannot be: --vae {vae}", hint="leave it out")
     if vae is None and not run.init and needs(run) != "pixels":
         vae = Path("runs/vae")
     output = output or Path("runs/lora" if run.lora else "runs/transformer")
+    outcome = _in_ranks(run, _train_transformer, data, vae, output, resume)
+    _tell(outcome, as_json, f'theseus generate "your words"{_changed("--model", output, "runs/transformer")} -o out.mp4')
+
+
+def _in_ranks(run: VaeRun | TransformerRun, train: Callable[..., Outcome], *arguments: Any) -> Outcome:
+    """Train here, or in as many processes as there are to be replicas; under torchrun this is one of them already."""
+    if run.train.replicas == 1 or "RANK" in os.environ:
+        return train(run, *arguments)
+    from theseus_core.train.replicas import in_processes
+
+    return in_processes(run.train.replicas, train, run, *arguments)
+
+
+def _train_vae(run: VaeRun, data: Path, output: Path, resume: bool) -> Outcome:
+    from theseus_core.train.tokenizer import train_tokenizer
+
+    with _reported("training") as report:
+        report.note(f"training {run.family} ({run.model_preset}) on {data}, {_how_long(run)}, into {output}")
+        return train_tokenizer(run, data, output, report, resume)
+
+
+def _train_transformer(run: TransformerRun, data: Path, vae: Path | None, output: Path, resume: bool) -> Outcome:
+    from theseus_core.train.generator import train_generator
+
     what = run.init or f"{run.family} ({run.model_preset})"
     what = f"differences of rank {run.lora} to {what}" if run.lora else what
     with _reported("training") as report:
-        report.note(f"training {what} on {data}{f' and {vae}' if vae else ''}, {run.train.steps} steps, into {output}")
-        outcome = train_generator(run, data, vae, output, report, resume)
-    _tell(outcome, as_json, f'theseus generate "your words"{_changed("--model", output, "runs/transformer")} -o out.mp4')
+        report.note(f"training {what} on {data}{f' and {vae}' if vae else ''}, {_how_long(run)}, into {output}")
+        return train_generator(run, data, vae, output, report, resume)
+
+
+def _how_long(run: VaeRun | TransformerRun) -> str:
+    train = run.train
+    if train.replicas == 1:
+        return f"{train.steps} steps" + (f" or {train.minutes:g} minutes" if train.minutes else "")
+    return (
+        f"{train.steps} steps of {train.replicas} replicas, averaged every {train.merge_every}, the last {train.last_pass} together"
+    )
 
 
 @app.command()
@@ -234,10 +276,11 @@ def gan(
     """Train a generative adversarial network: words to a video in one evaluation, without an autoencoder."""
     from theseus_core.train.generator import train_generator
 
-    flags = _flags(None, steps, batch_size, lr, seed, device, dtype, optimizer, False, workers) | _world_flags(scenes, hold_out)
-    run = _configured("gan", preset, config, flags | _text_flags(text), settings, data, epochs)
+    flags = _flags(None, steps, batch_size, lr, seed, device, dtype, optimizer, False, workers, None)
+    flags |= _world_flags(scenes, hold_out) | _text_flags(text)
+    run = _configured("gan", preset, config, flags, settings, data, epochs, None)
     with _reported("training") as report:
-        report.note(f"training {run.family} ({run.model_preset}) on {data}, {run.train.steps} steps, into {output}")
+        report.note(f"training {run.family} ({run.model_preset}) on {data}, {_how_long(run)}, into {output}")
         outcome = train_generator(run, data, None, output, report, resume)
     _tell(outcome, as_json, f'theseus generate "your words" --model {shlex.quote(str(output))} -o out.mp4')
 
@@ -253,6 +296,7 @@ def _flags(
     optimizer: Optimizer | None,
     compile: bool,
     workers: int | None,
+    replicas: int | None,
 ) -> dict[str, Any]:
     train = {
         "steps": steps,
@@ -264,6 +308,7 @@ def _flags(
         "optimizer": optimizer,
         "compile": compile or None,
         "workers": workers,
+        "replicas": replicas,
     }
     flags: dict[str, Any] = {"train": {key: str(v) if isinstance(v, StrEnum) else v for key, v in train.items() if v is not None}}
     return flags | ({"family": family} if family is not None else {})
@@ -296,27 +341,20 @@ def _configured(
     settings: list[str] | None,
     data: Path,
     epochs: float | None,
+    merge_every: float | None,
 ) -> Any:
     """The run's settings: over the preset the YAML file, the flags and `--set`, the strongest last; epochs become steps."""
     from theseus_core.config import assignments, read_yaml
-    from theseus_core.train.runs import configure_run, is_world, open_clips
+    from theseus_core.train.runs import configure_run, is_world
 
     given = [read_yaml(config) if config is not None else {}, flags, assignments(settings or [])]
     if any(tree.get("world") for tree in given) and not is_world(data):
         hint = "--data world draws clips; what a dataset of drawn clips shows is decided by theseus synth"
         raise TheseusError(f"settings of the world are given, and the data is a dataset: {data}", hint=hint)
     run = configure_run(kind, preset, *given)
-    if epochs is None:
-        return run
-    if any("steps" in (tree.get("train") or {}) for tree in given):
-        raise TheseusError(f"the steps are given too, and both say how long to train: --epochs {epochs:g}", hint="give one of them")
-    if not (math.isfinite(epochs) and epochs > 0):
-        raise TheseusError(f"--epochs must be a number above 0, not: {epochs:g}")
-    from theseus_core.data.loader import split
-
-    trained, _ = split(open_clips(data, run, Path()), run.hold_out)
-    steps = max(1, round(epochs * len(trained) / run.train.batch_size))
-    return configure_run(kind, preset, *given, {"train": {"steps": steps}})
+    given_in_steps = {key for tree in given for key in tree.get("train") or {}}
+    counted = in_steps(run, data, given_in_steps, epochs, merge_every)
+    return configure_run(kind, preset, *given, {"train": counted}) if counted else run
 
 
 @contextmanager

@@ -45,9 +45,41 @@ class Draw:
         return self.clips[int(_order(self.seed, epoch, len(self.clips))[within])]
 
 
+@dataclass(frozen=True)
+class ReplicaDraw(Draw):
+    """Each rank draws from chunks of its own, one after the other; after a step all draw from all clips.
+
+    Attributes:
+        own: the chunks of each rank, each with its clips as places in the dataset's records; in an epoch of a rank each of its
+            clips comes once.
+        until: the step; what is drawn from it on begins a new epoch.
+    """
+
+    own: tuple[tuple[tuple[int, ...], ...], ...]
+    until: int
+
+    def places(self, step: int, micro: int, rank: int, world: int) -> list[tuple[int, np.random.Generator]]:
+        if step >= self.until:
+            return super().places(step - self.until, micro, rank, world)
+        size = self.batch_size // (self.accumulate * world)
+        begin = (step * self.accumulate + micro) * size
+        return [
+            (self._own_clip(rank, place), np.random.default_rng([self.seed, 2, rank, place]))
+            for place in range(begin, begin + size)
+        ]
+
+    def _own_clip(self, rank: int, place: int) -> int:
+        epoch, within = divmod(place, sum(map(len, self.own[rank])))
+        for number, chunk in enumerate(self.own[rank]):
+            if within < len(chunk):
+                return chunk[int(_order(self.seed, epoch, len(chunk), rank, number)[within])]
+            within -= len(chunk)
+        raise AssertionError("a place of an epoch lies in one of its chunks")
+
+
 @lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, 0, epoch]).permutation(count)
+def _order(seed: int, epoch: int, count: int, *chunk: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, 0, epoch, *chunk]).permutation(count)
 
 
 class VideoSource:

@@ -57,6 +57,7 @@ class Quantizer(nn.Module):
             its code ("rotation", Fifty et al. 2024).
     """
 
+    together = True  # where there are several ranks: learn from all of them
     codebook: Tensor
     mass: Tensor
     sums: Tensor
@@ -156,17 +157,17 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the codes by what was seen since the last time, on all ranks alike."""
+        """Move the codes by what was seen since the last time, on all ranks alike where they learn together."""
         if self._counted is None:
             return
-        counted = _over_ranks(self._counted)
+        counted = self._over_ranks(self._counted)
         total = counted.sum()
         self.shares.lerp_(counted / total, RECENT)
         self.idle.add_(1).masked_fill_(counted > 0, 0)
         if self.learned_by == "average":
             assert self._summed is not None
             self.mass.lerp_(counted / total, 1 - self.decay)
-            self.sums.lerp_(_over_ranks(self._summed) / total, 1 - self.decay)
+            self.sums.lerp_(self._over_ranks(self._summed) / total, 1 - self.decay)
             known = (self.mass > 1e-8)[:, None]  # of what was never taken the average has faded
             self._write(torch.where(known, self.sums / self.mass.clamp_min(1e-8)[:, None], self.codebook))
         if self.restart_after and self._others is not None:
@@ -175,7 +176,7 @@ class Quantizer(nn.Module):
 
     def _restart(self, others: Tensor) -> None:
         """Move idle codes onto vectors of the last batch; the first rank's, for all."""
-        if dist.is_initialized():
+        if self.together and dist.is_initialized():
             dist.broadcast(others, src=0)
         idle = (self.idle >= self.restart_after)[:, None]
         self._write(torch.where(idle, others, self.codebook))
@@ -194,6 +195,11 @@ class Quantizer(nn.Module):
         if self.learned_by == "average":
             self.mass.fill_(1 / self.size)
             self.sums.copy_(self.codebook / self.size)
+
+    def _over_ranks(self, total: Tensor) -> Tensor:
+        if self.together and dist.is_initialized():
+            dist.all_reduce(total)
+        return total
 
     # --- how the codes are used ---
 
@@ -248,9 +254,3 @@ def _rotated(z: Tensor, codes: Tensor) -> Tensor:
 
 def _along(z: Tensor, axis: Tensor) -> Tensor:
     return (z * axis).sum(-1, keepdim=True)
-
-
-def _over_ranks(total: Tensor) -> Tensor:
-    if dist.is_initialized():
-        dist.all_reduce(total)
-    return total

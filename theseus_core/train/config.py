@@ -62,6 +62,11 @@ class TrainConfig(Config):
     distributed: Literal["auto", "ddp", "fsdp"] = Field(
         "auto", description="under torchrun: ddp (a copy of the model on each rank) or fsdp (sharded); auto takes ddp"
     )
+    replicas: int = Field(
+        1, ge=1, description="ranks that each train on chunks of their own and are averaged, instead of exchanging gradients"
+    )
+    merge_every: int = Field(100, ge=1, description="of replicas: steps from one averaging to the next")
+    last_pass: int = Field(0, ge=0, description="of replicas: last steps, which all take together on all chunks")
     checkpoint_every: int = Field(200, ge=1, description="steps from one checkpoint to the next; the last step always has one")
     keep: int = Field(2, ge=1, description="how many checkpoints stay, besides the best")
     best: str = Field("", description="the evaluation's score whose best checkpoint is kept too; -score where lower is better")
@@ -83,6 +88,27 @@ class TrainConfig(Config):
         if minutes and info.data.get("schedule") != "constant":
             raise PydanticCustomError("no_end", "the other schedules go by `steps`, it needs schedule constant")
         return minutes
+
+    @field_validator("replicas")
+    @classmethod
+    def _can_be_averaged(cls, replicas: int, info: ValidationInfo) -> int:
+        if replicas > 1 and info.data.get("distributed") in ("ddp", "fsdp"):
+            raise PydanticCustomError("contrary", "replicas are not {kind}", {"kind": info.data["distributed"]})
+        if replicas > 1 and info.data.get("optimizer") == "adamw8bit":
+            raise PydanticCustomError("contrary", "a state in 8 bits has no average: optimizer adamw or muon")
+        if replicas > 1 and info.data.get("minutes"):
+            raise PydanticCustomError("contrary", "replicas count their passes in steps, and have no end by minutes")
+        return replicas
+
+    @field_validator("merge_every", "last_pass")
+    @classmethod
+    def _needs_replicas(cls, steps: int, info: ValidationInfo) -> int:
+        assert info.field_name is not None
+        if steps != cls.model_fields[info.field_name].default and info.data.get("replicas") == 1:
+            raise PydanticCustomError("no_effect", "it has an effect only with replicas")
+        if info.field_name == "last_pass" and steps >= info.data.get("steps", steps + 1):
+            raise PydanticCustomError("too_long", "it must be below the steps in all: {steps}", {"steps": info.data["steps"]})
+        return steps
 
     @field_validator("accumulate")
     @classmethod

@@ -1,4 +1,4 @@
-"""Several processes under torchrun: who am I, wrapping the model, and tensors that are sharded over ranks.
+"""Several processes under torchrun: who am I, wrapping the model, and tensors that are averaged or sharded over ranks.
 
 Weights stay fp32 and the arithmetic is autocast's under DDP and FSDP alike, so that all three ways of running agree.
 """
@@ -6,7 +6,7 @@ Weights stay fp32 and the arithmetic is autocast's under DDP and FSDP alike, so 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.algorithms.model_averaging.utils import average_parameters
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -22,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from theseus_core.contracts import Trainable
 from theseus_core.errors import TheseusError
 
-Kind = Literal["single", "ddp", "fsdp"]
+Kind = Literal["single", "ddp", "fsdp", "replicas"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,14 @@ class World:
         return self.rank == 0
 
 
-def find_world(wanted: Literal["auto", "ddp", "fsdp"] = "auto") -> World:
+def find_world(wanted: Literal["auto", "ddp", "fsdp"] = "auto", replicas: int = 1) -> World:
     """Read torchrun's environment.
 
     Raises:
-        TheseusError: ddp or fsdp was asked for without torchrun.
+        TheseusError: ddp, fsdp or replicas were asked for without torchrun, or there are not as many ranks as replicas.
     """
+    if replicas > 1:
+        return _find_replicas(replicas)
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         if wanted != "auto":
             raise TheseusError(
@@ -56,6 +59,17 @@ def find_world(wanted: Literal["auto", "ddp", "fsdp"] = "auto") -> World:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     kind: Kind = ("single" if size == 1 else "ddp") if wanted == "auto" else wanted
     return World(rank, size, int(os.environ.get("LOCAL_RANK", rank)), kind)
+
+
+def _find_replicas(replicas: int) -> World:
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    if ranks != replicas:
+        raise TheseusError(
+            f"{replicas} replicas need as many ranks, not: {ranks}",
+            hint=f"torchrun --nproc-per-node {replicas}, or the flag --replicas without torchrun, which starts them itself",
+        )
+    rank = int(os.environ["RANK"])
+    return World(rank, replicas, int(os.environ.get("LOCAL_RANK", rank)), "replicas")
 
 
 @contextmanager
@@ -120,6 +134,24 @@ def mean_over_ranks(values: Tensor, world: World) -> Tensor:
         dist.all_reduce(values)
         values = values / world.size
     return values
+
+
+@torch.no_grad()
+def average(tensors: Iterable[Tensor]) -> None:
+    """Give tensors their mean over the ranks; those of whole numbers what the main process has. All in place.
+
+    Every rank must call it, with tensors of the same shapes in the same order.
+    """
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            by_dtype.setdefault(tensor.dtype, []).append(tensor)
+        else:
+            dist.broadcast(tensor, src=0)
+    for some in by_dtype.values():
+        means = [tensor.detach().clone() for tensor in some]  # they become parts of one buffer, and ours stay where they lie
+        average_parameters(iter(means), dist.group.WORLD)  # type: ignore[arg-type]
+        torch._foreach_copy_(some, means)
 
 
 def told_by_main(answer: bool, world: World, device: torch.device) -> bool:

@@ -14,7 +14,7 @@ from theseus_core.config import dump, merge
 from theseus_core.contracts import Conditioned, Generator, TextEncoder, Trainable, VideoTokenizer
 from theseus_core.data.clip import spread
 from theseus_core.data.encode import CaptionCache, LatentCache, LatentSource, Pixels, weights_hash
-from theseus_core.data.loader import Draw, common_size, split, window
+from theseus_core.data.loader import common_size, split, window
 from theseus_core.data.shards import Clips
 from theseus_core.device import autocast, pick_device, pick_dtype
 from theseus_core.errors import TheseusError
@@ -37,6 +37,7 @@ from theseus_core.registry import build, configure, family
 from theseus_core.render.sheets import contact_sheet
 from theseus_core.train.finetune import Adapters, begin, refuse_what_cannot_be, trainable
 from theseus_core.train.known import known_prompts
+from theseus_core.train.replicas import draw_of
 from theseus_core.train.runs import (
     DRAWN,
     PIXELS,
@@ -224,7 +225,7 @@ def _source(
         latents: LatentCache | Pixels = Pixels(dataset, run.frames, run.windows)
     else:
         latents = LatentCache(dataset, parts.tokenizer, run.frames, run.windows, device, dtype, report.encoding)
-    draw = Draw(tuple(trained), run.train.batch_size, run.train.accumulate, run.train.seed)
+    draw = draw_of(dataset, trained, run.train)
     if encoder.trained_along and not run.lora:
         return LatentSource(latents, draw, encoder.tokenize, str(dump(encoder.config)), run.caption_dropout)
     captions = ["", *(caption for record in dataset.records for caption in record.captions)]

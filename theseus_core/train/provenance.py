@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from theseus_core.config import Tree
+from theseus_core.config import Tree, dump
 from theseus_core.errors import TheseusError
-from theseus_core.train.config import FREE
+from theseus_core.train.config import FREE, TrainConfig
 from theseus_core.train.distributed import World
 from theseus_core.train.optim import Phase
 
@@ -71,8 +71,10 @@ def refuse_other_run(folder: Path, saved: Tree, now: Tree, free: frozenset[str] 
         TheseusError: they are two runs; names the first key that differs.
     """
     elsewhere = "to train with other settings, give another -o; to start this one anew, --no-resume"
+    younger = dump(TrainConfig())  # of a setting that the run did not know yet, it had the default
+    before = {"describe": saved["describe"], "train": {**younger, **saved["train"]}}
     for part, may_differ in (("describe", free), ("train", FREE)):
-        for key, old, new in differences(saved[part], now[part]):
+        for key, old, new in differences(before[part], now[part]):
             if not any(key == one or key.startswith(f"{one}.") for one in may_differ):
                 raise TheseusError(f"{folder} was trained with another {key}: {old}, now {new}", hint=elsewhere)
     if saved["fingerprint"] != now["fingerprint"]:

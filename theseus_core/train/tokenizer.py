@@ -12,7 +12,7 @@ from torch import Tensor
 from theseus_core.colour import colour_difference, saturation
 from theseus_core.contracts import Trainable, VideoTokenizer
 from theseus_core.data.clip import Clip, spread
-from theseus_core.data.loader import Draw, VideoSource, common_size, split, stack_windows
+from theseus_core.data.loader import VideoSource, common_size, split, stack_windows
 from theseus_core.data.shards import Clips
 from theseus_core.device import autocast, pick_device, pick_dtype
 from theseus_core.errors import TheseusError
@@ -21,6 +21,7 @@ from theseus_core.model_folder import save_tokenizer
 from theseus_core.pipeline import to_frames
 from theseus_core.registry import build, configure
 from theseus_core.render.sheets import comparison
+from theseus_core.train.replicas import draw_of
 from theseus_core.train.runs import (
     DRAWN,
     Outcome,
@@ -66,9 +67,7 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
 
     trainer = Trainer(
         model,
-        VideoSource(
-            dataset, Draw(tuple(trained), run.train.batch_size, run.train.accumulate, run.train.seed), run.frames, run.max_stride
-        ),
+        VideoSource(dataset, draw_of(dataset, trained, run.train), run.frames, run.max_stride),
         run.train,
         output,
         evaluate=evaluate,

@@ -45,6 +45,7 @@ from theseus_core.train.guards import StopRequest, explained, seed_everything, s
 from theseus_core.train.journal import Journal, Window
 from theseus_core.train.optim import Phase, build_phases, lr_factor
 from theseus_core.train.provenance import refuse_foreign_folder, refuse_other_run, whereabouts
+from theseus_core.train.replicas import Merges
 from theseus_core.train.source import BatchSource, drawn_ahead
 from theseus_core.train.state import averaged_tensors, gathered, model_tensors, optimizer_tensors, restore, restore_optimizers
 from theseus_core.versions import versions
@@ -96,7 +97,7 @@ class Trainer:
     ) -> None:
         self.model, self.source, self.config, self.folder = model, source, config, folder
         self.evaluate, self.progress, self.initialize, self.resume = evaluate, progress, initialize, resume
-        self.world = distributed.find_world(config.distributed)
+        self.world, self.merges = distributed.find_world(config.distributed, config.replicas), Merges.of(config)
         self.device = _device(config.device, self.world)
         self.dtype = pick_dtype(config.dtype, self.device)
         self.note: Note = note if note is not None and self.world.is_main else lambda message: None
@@ -162,7 +163,7 @@ class Trainer:
                 with explained():
                     values = self.train_step(micro_batches)
                 self._log(values, time.perf_counter() - began, waited)
-                if self._due(config.checkpoint_every) or self._evaluation_is_due():
+                if self._whole_and_due(config.checkpoint_every) or self._evaluation_is_due():
                     self._save()
                 self._evaluate()
                 if self._must_stop():
@@ -178,6 +179,7 @@ class Trainer:
     def train_step(self, micro_batches: list[Batch]) -> Scores:
         """One step of every phase: its scalars, averaged over micro-steps and ranks."""
         factor = lr_factor(self.config, self.step)
+        self.model.set_together(not self.merges.alone(self.step))
         values = {"lr": self.config.lr * factor}
         for phase in self.phases:
             prefix = f"{phase.name}/" if len(self.phases) > 1 else ""
@@ -185,13 +187,23 @@ class Trainer:
         self.model.after_step()
         self.ema.update(self.step)
         self.step += 1
+        if self.merges.merged(self.step):
+            self._merge()
         return values
+
+    def _merge(self) -> None:
+        """Make one of replicas: all that changes, so that a checkpoint of it is all that there is."""
+        optimizer, _ = optimizer_tensors(self.phases)
+        distributed.average(tensor for _, tensor in [*model_tensors(self.model), *optimizer])
+        distributed.average(self.ema.average)
 
     def _phase_step(self, phase: Phase, micro_batches: list[Batch], factor: float) -> Scores:
         with phase.focused():
             losses = [self.forward_backward(phase, micro, batch) for micro, batch in enumerate(micro_batches)]
             values = self._mean(losses)
             self._refuse_nan(values, phase)
+            if self.world.kind == "replicas" and not self.merges.alone(self.step):
+                distributed.average(p.grad for p in phase.parameters.values() if p.grad is not None)
             values["grad_norm"] = phase.clip(self.config.clip)
             if math.isfinite(values["grad_norm"]):
                 phase.step(factor)
@@ -250,6 +262,9 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         return self._is_last() or (every > 0 and self.step % every == 0)
+
+    def _whole_and_due(self, every: int) -> bool:
+        return self._is_last() or (every > 0 and self.merges.due(self.step, every))
 
     # --- building, resuming, finishing ---
 
@@ -337,10 +352,12 @@ class Trainer:
         return self.stop.received if self.world.size == 1 else self.told_to_stop
 
     def _stop(self) -> None:
-        self._save()
+        if self._whole_and_due(1):
+            self._save()
         if not self._is_last():
+            saved = "which is saved" if self._saved_at == self.step else f"of which {self._saved_at or 0} are saved"
             raise TheseusError(
-                f"stopped on request after step {self.step} of {self.config.steps}, which is saved in: {self.folder}",
+                f"stopped on request after step {self.step} of {self.config.steps}, {saved} in: {self.folder}",
                 hint="the same command goes on from there",
             )
 
@@ -375,7 +392,7 @@ class Trainer:
         self.worried = bool(worry)
 
     def _evaluation_is_due(self) -> bool:
-        return self.evaluate is not None and self._due(self.config.evaluate_every)
+        return self.evaluate is not None and self._whole_and_due(self.config.evaluate_every)
 
     def _evaluate(self) -> None:
         """Score the averaged weights of a step that has its checkpoint, unless the journal has the scores already."""
