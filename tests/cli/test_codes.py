@@ -158,7 +158,7 @@ def test_a_model_of_codes_is_trained_on_with_its_own_ways_and_takes_no_differenc
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--decoder", "causal", "--steps", "7"], "a step for each code, and cannot be asked for: --steps 7"),
+        (["--decoder", "causal", "--steps", "7"], "causal takes as many steps as it needs, and cannot be asked for: --steps 7"),
         (["--decoder", "ddim"], "not trained for the sampler: ddim"),
         (["--top-p", "0"], "top_p"),
         (["--cache", "0.02"], "no steps to leave out: cache 0.02"),

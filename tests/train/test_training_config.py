@@ -87,6 +87,7 @@ FLIPS: dict[str, tuple[Any, str]] = {
     "train.warmup": (0, "weights"),
     "train.schedule": ("cosine", "weights"),
     "train.decay": (0.9, "weights"),
+    "train.minutes": (1e-9, "checkpoints"),
     "train.clip": (0.01, "weights"),
     "train.skip_limit": (0, "refused"),
     "train.ema": (0.1, "weights"),
@@ -99,13 +100,19 @@ FLIPS: dict[str, tuple[Any, str]] = {
     "train.compile": (True, "while it trains"),
     "train.gradient_checkpointing": (True, "while it trains"),
     "train.distributed": ("ddp", "refused"),
+    "train.replicas": (2, "refused"),
+    "train.merge_every": (50, "refused"),
+    "train.last_pass": (2, "refused"),
     "train.checkpoint_every": (3, "checkpoints"),
     "train.keep": (1, "checkpoints"),
     "train.best": ("loss", "checkpoints"),
     "train.log_every": (5, "journal"),
     "train.evaluate_every": (3, "journal"),
 }
-BESIDE: dict[str, Tree] = {"train.best": {"train": {"keep": 1}}}  # what must be otherwise for a key to show
+BESIDE: dict[str, Tree] = {  # what must be otherwise for a key to show
+    "train.best": {"train": {"keep": 1}},
+    "train.minutes": {"train": {"schedule": "constant"}},
+}
 
 
 def leaves(tree: Tree, before: str = "") -> dict[str, Any]:

@@ -116,14 +116,16 @@ def in_processes(count: int, work: Callable[..., Result], *arguments: Any) -> Re
                 pass
         except ProcessException as error:
             failure = error
-    said = [] if answers.empty() else [answers.get()]
+    said = []
+    while not answers.empty():
+        said.append(answers.get())
     for message, hint in (answer for succeeded, answer in said if not succeeded):
         raise TheseusError(message, hint=hint) from failure  # before what the other ranks make of it
     if isinstance(failure, ProcessExitedException):
         raise TheseusError(f"a replica was killed: {failure.signal_name or failure.exit_code}") from failure
     if failure is not None:
         raise failure
-    result: Result = said[0][1]
+    result: Result = next(answer for succeeded, answer in said if succeeded)
     return result
 
 
