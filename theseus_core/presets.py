@@ -59,6 +59,16 @@ ONE_SHAPE: Tree = {"scenes": ["shapes"], "objects": 1, "clips": 4000, "height": 
 
 GAN: Tree = {"steps": 8000, "evaluate_every": 1000, "checkpoint_every": 200}
 
+# A constant rate, so that the training may be prolonged by any number of steps; the averaged weights are good at any time.
+PROLONGED: Tree = {
+    "batch_size": 16,
+    "lr": 2e-3,
+    "schedule": "constant",
+    "evaluate_every": 500,
+    "checkpoint_every": 100,
+    "ema": 0.998,
+}
+
 PRESETS: dict[str, dict[str, Tree]] = {
     "vae": {
         "debug": {
@@ -153,7 +163,6 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "decay": 0.5,
             },
         },
-        # A constant rate, so that the training may be prolonged by any number of steps; the averaged weights are good at any time.
         "shapes": {
             "model": {**HOURGLASS, "levels": [[128, 2]], "layers": 6},
             "text": {"max_tokens": 24, "lr_ratio": 0.1},
@@ -162,15 +171,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "world": ONE_SHAPE,
             "prompts": 16,
             "sampling": {"steps": 12, "guidance_scale": 3.0},
-            "train": {
-                "steps": 2000,
-                "batch_size": 16,
-                "lr": 2e-3,
-                "schedule": "constant",
-                "evaluate_every": 500,
-                "checkpoint_every": 100,
-                "ema": 0.998,
-            },
+            "train": {**PROLONGED, "steps": 2000},
         },
         # On what the vae's preset "shapes" gives, and as near to the noise as the transformer of this name: a shift of 8 is one
         # of 64 in the ratio of signal to noise. Down there min-SNR weights leave next to nothing, and there words have to decide.
@@ -184,15 +185,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "world": ONE_SHAPE,
             "prompts": 16,
             "sampling": {"steps": 20, "guidance_scale": 3.0},
-            "train": {
-                "steps": 4000,
-                "batch_size": 16,
-                "lr": 2e-3,
-                "schedule": "constant",
-                "evaluate_every": 500,
-                "checkpoint_every": 100,
-                "ema": 0.998,
-            },
+            "train": {**PROLONGED, "steps": 4000},
         },
         # Both on what the vae's presets of these names give.
         "codes": {
@@ -209,15 +202,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "hold_out": 0.005,
             "world": ONE_SHAPE,
             "prompts": 16,
-            "train": {
-                "steps": 4000,
-                "batch_size": 16,
-                "lr": 2e-3,
-                "schedule": "constant",
-                "evaluate_every": 500,
-                "checkpoint_every": 100,
-                "ema": 0.998,
-            },
+            "train": {**PROLONGED, "steps": 4000},
         },
         # The bundled model's, together with the vae's of this name.
         "world": {
