@@ -23,7 +23,7 @@ from theseus_core.losses import psnr
 from theseus_core.model_folder import CodeSettings, Settings, find_model, fingerprint
 from theseus_core.pipeline import TextToVideo, to_video
 from theseus_core.pretrained.lora import parse_lora
-from theseus_core.render.video import read, read_image, sidecar_path
+from theseus_core.render.video import read, read_image, sidecar_path, written
 from theseus_core.versions import versions
 
 
@@ -209,14 +209,21 @@ def cost_of_cache(pipe: TextToVideo, recipe: Recipe, clip: Clip, progress: Progr
     return float(psnr(*(to_video(each.frames)[None] for each in (clip, exact))))
 
 
-def write_sidecar(video: Path, recipe: Recipe) -> Path:
-    """Write the recipe beside a video that was made from it."""
-    sidecar = Sidecar(file=video.name, sha256=content_hash(video), recipe=recipe, versions=versions())
-    return write_json(sidecar_path(video), dump(sidecar))
+def write_made(clip: Clip, video: Path, recipe: Recipe) -> Path:
+    """Write a video that was made from a recipe, and the recipe beside it.
+
+    The recipe comes first: a video without one is never ours, whenever the program was stopped.
+
+    Returns:
+        the path of the sidecar.
+    """
+    with written(clip, video) as part:
+        sidecar = Sidecar(file=video.name, sha256=content_hash(part), recipe=recipe, versions=versions())
+        return write_json(sidecar_path(video), dump(sidecar))
 
 
 def read_sidecar(path: Path) -> Sidecar:
-    """Read what `write_sidecar` wrote.
+    """Read what `write_made` wrote beside a video.
 
     Raises:
         TheseusError: there is no such file, or it is something else.
@@ -233,11 +240,13 @@ def is_made(video: Path, recipe: Recipe) -> bool:
     """Whether the video is there already, whole, and made from this very recipe.
 
     Raises:
-        TheseusError: what is there was made from another recipe, and is not to be overwritten.
+        TheseusError: what is there was made from another recipe, or by something else, and is not to be overwritten.
     """
     path = sidecar_path(video)
-    if not video.exists() or not path.exists():
+    if not video.exists():
         return False
+    if not path.exists():
+        raise TheseusError(f"not made by theseus generate, and not overwritten: {video}", hint="choose another folder with -o")
     sidecar = read_sidecar(path)
     if sidecar.recipe != recipe:
         raise TheseusError(f"made from another recipe, and not overwritten: {video}", hint="choose another folder with -o")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from theseus_core import recipe
+from theseus_core import files, recipe
 from theseus_core.data.clip import Clip
 
 Theseus = Callable[..., Any]
@@ -84,6 +84,34 @@ def test_formats(theseus: Theseus, here: Path, name: str) -> None:
         assert sorted(path.name for path in (here / name).iterdir()) == [f"{number:04d}.png" for number in range(5)]
     else:
         assert len(frames_of(here / name)) == 5
+
+
+def test_a_video_that_was_not_generated_is_not_overwritten(theseus: Theseus, here: Path) -> None:
+    own = here / "out/0001.mp4"
+    own.parent.mkdir()
+    own.write_bytes(b"a holiday")
+    result = theseus("generate", "a waterfall", "a red circle")
+    assert result.code == 1
+    assert "error: not made by theseus generate, and not overwritten: out/0001.mp4" in result.err
+    assert own.read_bytes() == b"a holiday"
+    assert [path.name for path in own.parent.iterdir()] == ["0001.mp4"]
+
+
+def test_what_stops_before_a_video_takes_its_place_leaves_nothing_in_the_way(
+    theseus: Theseus, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = files._replace
+
+    def stopped(new: Path, path: Path) -> None:
+        if path.name == "pngs":
+            raise OSError(28, "No space left on device")
+        replace(new, path)
+
+    monkeypatch.setattr(files, "_replace", stopped)
+    assert theseus("generate", "a waterfall", "-o", "pngs").code == 1
+    monkeypatch.undo()
+    assert [path.name for path in here.glob("pngs*")] == ["pngs.json"]
+    assert theseus("generate", "a waterfall", "-o", "pngs").code == 0
 
 
 def test_replay_makes_the_same_bytes(theseus: Theseus, here: Path) -> None:

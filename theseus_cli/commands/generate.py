@@ -284,8 +284,8 @@ def make_one(pipe: TextToVideo, recipe: Recipe, output: Path, label: str = "gene
     Args:
         check: make it without a cache too, and say how far off it is.
     """
-    from theseus_core.recipe import cost_of_cache, is_uniform, make, write_sidecar
-    from theseus_core.render.video import timing_note, write
+    from theseus_core.recipe import cost_of_cache, is_uniform, make, write_made
+    from theseus_core.render.video import timing_note
 
     with console.progress(label) as advance:
         clip = make(pipe, recipe, progress=advance)
@@ -298,7 +298,7 @@ def make_one(pipe: TextToVideo, recipe: Recipe, output: Path, label: str = "gene
         console.warn(f"every frame is nearly one colour; {why_uniform(recipe)}: {output}")
     if note := timing_note(output, recipe.fps):
         console.say(note)
-    write_sidecar(write(clip, output), recipe)
+    write_made(clip, output, recipe)
 
 
 def why_uniform(recipe: Recipe) -> str:

@@ -15,9 +15,9 @@ from theseus_core.evaluate.scores import MIN_FRAMES, Verdict, difference, examin
 from theseus_core.evaluate.suites import Prompt, Suite
 from theseus_core.files import read_json, write_json
 from theseus_core.pipeline import TextToVideo
-from theseus_core.recipe import Recipe, is_made, make, write_index, write_sidecar
+from theseus_core.recipe import Recipe, is_made, make, write_index, write_made
 from theseus_core.render.sheets import contact_sheet
-from theseus_core.render.video import check, read, write
+from theseus_core.render.video import check, read
 
 PAIRS = 8  # prompts of which a second clip is made, from another seed
 AGAIN = "again-"  # before the name of that clip
@@ -103,7 +103,7 @@ def _make(pipe: TextToVideo, recipe: Recipe, video: Path) -> float:
     start = perf_counter()
     clip = make(pipe, recipe)
     seconds = perf_counter() - start
-    write_sidecar(write(clip, video), recipe)
+    write_made(clip, video, recipe)
     return seconds
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -60,12 +61,23 @@ ENDINGS = [*CODECS, ".gif"]
 
 
 def write(clip: Clip, path: Path) -> Path:
-    """Write a clip under the format that the name's ending asks for, a folder of PNGs where it has none.
-
-    The caption goes with it as the title (`comment` in a GIF, `Description` in a PNG).
+    """Write a clip under the format that the name's ending asks for; see `written`.
 
     Returns:
         `path`.
+    """
+    with written(clip, path):
+        return path
+
+
+@contextmanager
+def written(clip: Clip, path: Path) -> Iterator[Path]:
+    """A clip in the format that the name's ending asks for, a folder of PNGs where it has none; it takes its place with the block.
+
+    The caption goes with it as the title (`comment` in a GIF, `Description` in a PNG).
+
+    Yields:
+        where the file lies until the block ends.
 
     Raises:
         TheseusError: an ending that is not known, a size or a rate that the format cannot hold, no encoder, no room, or a folder by
@@ -77,7 +89,7 @@ def write(clip: Clip, path: Path) -> Path:
     assert len(clip.frames) > 0, "a clip without frames"
     with replacing(path) as part:
         _writer(path)(clip, part)
-    return path
+        yield part
 
 
 def read(path: Path, max_frames: int, size: tuple[int, int] | None = None, fps: float | None = None) -> Clip:
