@@ -62,7 +62,7 @@ def test_the_training_by_its_command_on_the_world(theseus: Theseus, tmp_path: Pa
     assert described["train"]["betas"] == [0.0, 0.99]
     line = json.loads(Path("runs/gan/metrics.jsonl").read_text().splitlines()[1])
     terms = {f"discriminator/{term}" for term in ("loss", "pairing", "mismatched", "r1", "r2", "gap", "grad_norm")}
-    assert terms | {"generator/loss", "generator/grad_norm"} <= line.keys()
+    assert terms | {f"generator/{term}" for term in ("loss", "pairing", "obeyed", "grad_norm")} <= line.keys()
     assert theseus("plot", "runs/gan", "-o", "curves.png").out == "curves.png\n"
     assert not Path("runs/gan/cache").exists()
 

@@ -5,8 +5,8 @@ stand, and how what is seen in them is painted; so motion is a smooth function o
 discriminator judges frames, their differences and the words at once.
 
 Losses after R3GAN (Huang et al. 2024): real and generated clips are compared in pairs, and the gradient of the score with respect
-to both kinds of clips is kept near zero; there are no normalisation layers. That words count is learned from clips with captions
-of others, and from a score that is a product of clip and words (Miyato and Koyama 2018).
+to both kinds of clips is kept near zero; there are no normalisation layers. That words count is learned from a score that
+is a product of clip and words (Miyato and Koyama 2018), by telling a clip's own caption from the others of its batch.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Config(BaseConfig):
     judge_levels: int = Field(2, ge=1, description="times that the discriminator halves space and time")
     penalty: float = Field(0.5, ge=0, description="weight of the gradient penalties, of real and of generated clips")
     penalised: float = Field(0.5, gt=0, le=1, description="share of the clips that the penalties are taken of, in every step")
-    mismatched: float = Field(1.0, ge=0, description="weight of the comparison of a clip's caption with that of another")
+    mismatched: float = Field(1.0, ge=0, description="weight of the discriminator's task to find a clip's caption among others")
+    obeyed: float = Field(1.0, ge=0, description="weight of the generator's: that its clips' captions can be found")
 
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -268,6 +269,16 @@ class Discriminator(nn.Module):
         score: Tensor = self.real(said)[:, 0] + (said * self.fits(words)).sum(dim=1) / sqrt(said.shape[1])
         return score
 
+    def confusion(self, said: Tensor, words: Tensor, captions: Sequence[str]) -> Tensor:
+        """The cross-entropy of finding each clip's own words among those of the whole batch.
+
+        What tells a square from a triangle shows only beside a caption that is else the same; among many there is more often one.
+        """
+        fits = (said @ self.fits(words).T).float() / sqrt(said.shape[1])  # (B, B), a row for each clip
+        if captions:
+            fits = fits.masked_fill(repeated(captions).to(fits.device), -torch.inf)
+        return F.cross_entropy(fits, torch.arange(len(said), device=said.device))
+
 
 class Model(Generator):
     """The `gan` family: pixels (B, 3, T, H, W)."""
@@ -298,16 +309,18 @@ class Model(Generator):
         with torch.set_grad_enabled(torch.is_grad_enabled() and phase == "generator"):
             made = self.generator(noise, batch.text, times).to(real.dtype)
         if phase == "generator":
-            return self.generator_losses(real, made, batch.text)
+            return self.generator_losses(real, made, batch.text, batch.captions)
         return self.discriminator_losses(real, made, batch.text, batch.captions)
 
-    def generator_losses(self, real: Tensor, made: Tensor, text: Text) -> dict[str, Tensor]:
+    def generator_losses(self, real: Tensor, made: Tensor, text: Text, captions: Sequence[str]) -> dict[str, Tensor]:
         judge = self.discriminator
         words = judge.reader(text)
         with torch.no_grad():
-            of_real = judge.score(judge(real), words)
-        of_made = judge.score(judge(made), words)
-        return {"loss": F.softplus((of_real - of_made).float()).mean()}
+            of_real = judge.score(judge(real), words).float()
+        said = judge(made)
+        pairing = F.softplus(of_real - judge.score(said, words).float()).mean()
+        obeyed = judge.confusion(said, words, captions)
+        return {"loss": pairing + self.config.obeyed * obeyed, "pairing": pairing, "obeyed": obeyed}
 
     def discriminator_losses(self, real: Tensor, made: Tensor, text: Text, captions: Sequence[str]) -> dict[str, Tensor]:
         judge = self.discriminator
@@ -315,8 +328,7 @@ class Model(Generator):
         said_of_real, said_of_made = judge(torch.cat([real, made])).chunk(2)
         of_real, of_made = judge.score(said_of_real, words).float(), judge.score(said_of_made, words).float()
         pairing = F.softplus(of_made - of_real).mean()
-        of_other = judge.score(said_of_real, words.roll(1, 0)).float()
-        mismatched = (F.softplus(of_other - of_real) * unlike(captions, of_real)).mean()
+        mismatched = judge.confusion(said_of_real, words, captions)
         r1, r2 = self.penalties(real, made, text)
         loss = pairing + self.config.mismatched * mismatched + self.config.penalty / 2 * (r1 + r2)
         gap = (of_real - of_made).mean()
@@ -370,10 +382,10 @@ def squared_slopes(scores: Tensor, clips: Tensor) -> Tensor:
     return gradient.square().flatten(1).sum(dim=1)
 
 
-def unlike(captions: Sequence[str], like: Tensor) -> Tensor:
-    """(B,) 1 where the caption before, around the circle, is another one, and 0 where it is the same."""
-    before = [*captions[-1:], *captions[:-1]]
-    return like.new_tensor([float(a != b) for a, b in zip(captions, before, strict=True)]) if captions else torch.ones_like(like)
+def repeated(captions: Sequence[str]) -> Tensor:
+    """(B, B) where the caption of another clip is the very same, and no wrong answer."""
+    same = torch.tensor([[a == b for b in captions] for a in captions])
+    return same & ~torch.eye(len(captions), dtype=torch.bool)
 
 
 def _first(text: Text, count: int) -> Text:
