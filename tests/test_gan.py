@@ -232,12 +232,18 @@ def test_a_view_moves_with_its_middle() -> None:
 
 
 def test_pixels_land_where_their_places_are() -> None:
-    model = make(latent_height=4, latent_width=6, paints=2)
-    x = torch.zeros(1, 2, 6, 12)  # two frames of 2 x 3 places, each of 3 colours of 2 x 2 pixels
-    x[0, 1, 4, 4 * 2 + 2 * 1 + 0] = 1  # second frame, second row and column; blue; the lower left pixel
-    whole = model.generator.painted_whole(x)
-    assert whole.shape == (1, 3, 2, 4, 6)
-    assert [place.tolist() for place in whole.nonzero()] == [[0, 2, 1, 3, 2]]
+    model = make(latent_height=8, latent_width=12, paints=2)
+    nothing = torch.zeros(1, 2, 24, 4)  # two frames of 4 x 6 places
+    something = nothing.clone()
+    something[0, 1, 2 * 6 + 1] = 1  # second frame, third row, second column
+    changed = (model.generator.painted_whole(something) - model.generator.painted_whole(nothing)).abs().sum(1)[0]  # (T, H, W)
+    assert changed.shape == (2, 8, 12)
+    assert not changed[0].any()
+    inside = changed[1, 4:6, 2:4]
+    assert inside.min() > 0
+    assert inside.min() > changed[1, 3, 2:4].max() > 0, "it fades into the next place"
+    changed[1, 3:7, 1:5] = 0
+    assert not changed.any()
 
 
 def test_other_sizes_are_refused() -> None:

@@ -27,6 +27,7 @@ from theseus_core.errors import TheseusError, nearest
 SLOPE = 0.2  # of the leaky ReLUs
 GAIN = sqrt(2 / (1 + SLOPE**2))  # what keeps the variance through them
 FACTS = 5  # of a view in a frame: x and y of its middle, the logarithm of its size, and the cosine and sine of its angle
+SIZES = 1.3  # of that logarithm, up or down: a view that may become as small as a pixel is put to use as a speck
 RATES = 6  # of the sines and cosines of time, and of the place in the frame
 
 
@@ -45,7 +46,8 @@ class Config(BaseConfig):
     waves: int = Field(12, ge=1, description="waves in each of them")
     field_width: int = Field(64, ge=4, description="width of the generator's layers")
     field_layers: int = Field(3, ge=1, description="number of the generator's layers")
-    paints: int = Field(2, ge=1, description="side of the square of pixels that the generator paints at each place")
+    paints: int = Field(2, ge=1, description="side of the square of pixels for which the generator thinks of one place")
+    paint_width: int = Field(16, ge=1, description="values of a place that are spread over its pixels, before they become colours")
     judge_width: int = Field(48, ge=4, description="width of the discriminator's first layer; the others are wider")
     every: int = Field(2, ge=1, description="the frames that it learns from: all, every second, ...")
     judge_patch: int = Field(4, ge=1, description="side of the square of pixels that the discriminator reads as one")
@@ -70,6 +72,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "waves": 3,
         "field_width": 8,
         "field_layers": 2,
+        "paint_width": 4,
         "judge_width": 8,
         "judge_patch": 1,
     },
@@ -155,9 +158,8 @@ class Synthesis(nn.Module):
         widths = [seen, *[config.field_width] * config.field_layers]
         self.layers = nn.ModuleList(linear(a, b, GAIN) for a, b in pairwise(widths))
         self.styled = nn.ModuleList(linear(width, 2 * b, 0.3) for b in widths[1:])
-        self.painted = linear(config.field_width, config.latent_channels * config.paints**2, 0.5)
-        with torch.no_grad():  # at first all pixels of a place are alike: else what is painted shows a grid for long
-            self.painted.weight.copy_(self.painted.weight[:: config.paints**2].repeat_interleave(config.paints**2, dim=0))
+        self.spread = linear(config.field_width, config.paint_width, GAIN)
+        self.painted = linear(config.paint_width, config.latent_channels, 0.5)
 
     def forward(self, noise: Tensor, text: Text, times: Tensor) -> Tensor:
         """Noise (B, noise_width) to a clip (B, Z, T, H, W), at T times from -1, where the clip begins, to 1, where it ends."""
@@ -166,7 +168,7 @@ class Synthesis(nn.Module):
         for layer, styled in zip(self.layers, self.styled, strict=True):
             scale, shift = styled(moments).unsqueeze(2).chunk(2, dim=-1)
             x = activated(layer(x) * (1 + scale) + shift)
-        return self.painted_whole(self.painted(x))
+        return self.painted_whole(self.spread(x))
 
     def moments_of(self, noise: Tensor, text: Text, times: Tensor) -> Tensor:
         """(B, T, D): what is to be seen in each frame."""
@@ -201,7 +203,8 @@ class Synthesis(nn.Module):
         Returns:
             slopes (B, T, 2, views, 2 + waves) and what is added (B, T, views, 2 + waves).
         """
-        middle, size, turn = facts[..., :2], torch.exp(0.7 + facts[..., 2]), facts[..., 3:]
+        middle, turn = facts[..., :2], facts[..., 3:]
+        size = torch.exp(0.7 + SIZES * torch.tanh(facts[..., 2] / SIZES))
         cos, sin = ((turn + torch.tensor([1.0, 0.0], device=turn.device)) * size.unsqueeze(-1)).unbind(-1)
         rows = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -1)  # (B, T, views, 2 in, 2 out)
         slopes = torch.cat([rows, rows @ self.waves], dim=-1)  # (B, T, views, 2, 2 + waves)
@@ -209,11 +212,12 @@ class Synthesis(nn.Module):
         return slopes.transpose(2, 3), starts
 
     def painted_whole(self, x: Tensor) -> Tensor:
-        """(B, T, N, Z * paints * paints) to (B, Z, T, H, W)."""
-        c = self.config
-        rows, columns = c.latent_height // c.paints, c.latent_width // c.paints
-        x = x.view(*x.shape[:2], rows, columns, c.latent_channels, c.paints, c.paints)
-        return x.permute(0, 4, 1, 2, 5, 3, 6).reshape(len(x), c.latent_channels, x.shape[1], c.latent_height, c.latent_width)
+        """(B, T, N, paint_width) to (B, Z, T, H, W); values change evenly between places, so that an edge may lie anywhere."""
+        c, (clips, frames) = self.config, x.shape[:2]
+        x = x.view(-1, c.latent_height // c.paints, c.latent_width // c.paints, c.paint_width).permute(0, 3, 1, 2)
+        x = F.interpolate(x, scale_factor=c.paints, mode="bilinear")  # (B T, paint_width, H, W)
+        colours: Tensor = self.painted(activated(x.permute(0, 2, 3, 1)))  # (B T, H, W, Z)
+        return colours.view(clips, frames, *colours.shape[1:]).permute(0, 4, 1, 2, 3)
 
 
 class Level(nn.Module):
