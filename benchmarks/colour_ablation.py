@@ -3,8 +3,9 @@
     python -m benchmarks.colour_ablation [--steps 1000] [--net vgg16] [-o FOLDER] [--corpus FOLDER]
 
 Trains by the public commands with the preset `codes`, and prints of each model what it makes of clips that it never saw: CIEDE2000
-(less is nearer), the saturation that is left (1 is all), PSNR and SSIM; and draws the models side by side. Where the weights of the
-feature net cannot be had, the perceptual term is left out, which is said.
+(less is nearer), the saturation that is left (1 is all), PSNR and SSIM; of all clips, how many codes are in use and how evenly, that
+is their perplexity; and draws the models side by side. Where the weights of the feature net cannot be had, the perceptual term is
+left out, which is said.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from theseus_core.nn.features import feature_net
 from theseus_core.pipeline import to_frames
 from theseus_core.render.sheets import comparison
 
-KEYS = ("ciede2000", "saturation", "psnr", "ssim", "usage", "perplexity")
+KEYS = ("ciede2000", "saturation", "psnr", "ssim", "usage of all", "perplexity of all")
 HOLD_OUT, FRAMES, SHOWN = 0.35, 5, 6
 PERCEPTUAL = 0.1  # its weight, that of the preset `base`
 
@@ -72,6 +73,17 @@ def train(folder: Path, name: str, steps: int, settings: list[str]) -> dict[str,
     return {"minutes": round(minutes, 1), **json.loads(out)["scores"]}
 
 
+@torch.no_grad()
+def codes_of_all(folder: Path, name: str, dataset: Dataset) -> dict[str, float]:
+    """Which codes the frames of all clips take, those of the training too: a held-out few show too little to fill a codebook."""
+    tokenizer = load_tokenizer(run_of(folder, name))
+    videos = stack_windows(dataset, range(len(dataset.records)), FRAMES)
+    codes = torch.cat([tokenizer.encode(video[None]).flatten() for video in videos])
+    shares = torch.bincount(codes, minlength=tokenizer.codebook_size) / len(codes)
+    perplexity = torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum())
+    return {"codes": len(codes), "usage of all": float((shares > 0).float().mean()), "perplexity of all": float(perplexity)}
+
+
 def run_of(folder: Path, name: str) -> Path:
     return folder / name.replace(" ", "-")
 
@@ -98,9 +110,9 @@ def draw(folder: Path, dataset: Dataset, names: list[str]) -> Path:
 
 
 def show(table: dict[str, dict[str, Any]]) -> None:
-    print(f"{'model':28}", *(f"{key:>11}" for key in (*KEYS, "minutes")))
+    print(f"{'model':28}", *(f"{key:>18}" for key in (*KEYS, "minutes")))
     for name, scores in table.items():
-        print(f"{name:28}", *(f"{scores[key]:11.3f}" for key in (*KEYS, "minutes")))
+        print(f"{name:28}", *(f"{scores[key]:18.3f}" for key in (*KEYS, "minutes")))
 
 
 def main() -> None:
@@ -118,6 +130,8 @@ def main() -> None:
     print(f"{said}; {asked.steps} steps each", flush=True)
     models = variants(net_to_be_had(asked.net))
     table = {name: train(folder, name, asked.steps, settings) for name, settings in models.items()}
+    for name, scores in table.items():
+        scores |= codes_of_all(folder, name, dataset)
     (folder / "colour_ablation.json").write_text(json.dumps(table, indent=2) + "\n")
     show(table)
     print(f"as a picture: {draw(folder, dataset, list(models))}")

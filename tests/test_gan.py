@@ -105,7 +105,7 @@ def test_the_losses_compare_pairs() -> None:
         of_real, of_made = score(model, given.latents, given.text), score(model, made, given.text)
     found = model.discriminator_losses(given.latents, made, given.text, CAPTIONS)
     torch.testing.assert_close(found["pairing"], -F.logsigmoid(of_real - of_made).mean())
-    parts = found["pairing"] + found["mismatched"] + 0.25 * (found["r1"] + found["r2"])
+    parts = found["pairing"] + found["mismatched"] + model.config.penalty / 2 * (found["r1"] + found["r2"])
     torch.testing.assert_close(found["loss"], parts)
     found = model.generator_losses(given.latents, made, given.text, CAPTIONS)
     torch.testing.assert_close(found["pairing"], -F.logsigmoid(of_made - of_real).mean())

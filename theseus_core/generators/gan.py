@@ -52,7 +52,7 @@ class Config(BaseConfig):
     every: int = Field(2, ge=1, description="the frames that it learns from: all, every second, ...")
     judge_patch: int = Field(4, ge=1, description="side of the square of pixels that the discriminator reads as one")
     judge_levels: int = Field(2, ge=1, description="times that the discriminator halves space and time")
-    penalty: float = Field(0.5, ge=0, description="weight of the gradient penalties, of real and of generated clips")
+    penalty: float = Field(2.0, ge=0, description="weight of the gradient penalties, of real and of generated clips")
     penalised: float = Field(0.5, gt=0, le=1, description="share of the clips that the penalties are taken of, in every step")
     mismatched: float = Field(1.0, ge=0, description="weight of the discriminator's task to find a clip's caption among others")
     obeyed: float = Field(1.0, ge=0, description="weight of the generator's: that its clips' captions can be found")
