@@ -3,9 +3,9 @@
     python -m benchmarks.colour_ablation [--steps 1000] [--net vgg16] [-o FOLDER] [--corpus FOLDER]
 
 Trains by the public commands with the preset `codes`, and prints of each model what it makes of clips that it never saw: CIEDE2000
-(less is nearer), the saturation that is left (1 is all), PSNR and SSIM; of all clips, how many codes are in use and how evenly, that
-is their perplexity; and draws the models side by side. Where the weights of the feature net cannot be had, the perceptual term is
-left out, which is said.
+(less is nearer), the saturation that is left (1 is all), PSNR and SSIM; of all clips, how many codes are in use and how evenly (the
+perplexity); and draws the models side by side. Where the weights of the feature net cannot be had, the perceptual term is left out,
+which is said.
 """
 
 from __future__ import annotations
