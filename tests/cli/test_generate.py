@@ -107,9 +107,9 @@ def test_what_stops_before_a_video_takes_its_place_leaves_nothing_in_the_way(
             raise OSError(28, "No space left on device")
         replace(new, path)
 
-    monkeypatch.setattr(files, "_replace", stopped)
-    assert theseus("generate", "a waterfall", "-o", "pngs").code == 1
-    monkeypatch.undo()
+    with monkeypatch.context() as full:
+        full.setattr(files, "_replace", stopped)
+        assert theseus("generate", "a waterfall", "-o", "pngs").code == 1
     assert [path.name for path in here.glob("pngs*")] == ["pngs.json"]
     assert theseus("generate", "a waterfall", "-o", "pngs").code == 0
 
