@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from theseus_core.contracts import Batch, Conditioned, Text
 from theseus_core.errors import TheseusError
-from theseus_core.generators.gan import PRESETS, Config, Model, instants, repeated, squared_slopes
+from theseus_core.generators.gan import PRESETS, Config, Model, hashed, instants, repeated, squared_slopes
 from theseus_core.text import builtin
 from theseus_core.train.config import TrainConfig
 from theseus_core.train.optim import build_phases
@@ -22,7 +22,7 @@ CAPTIONS = ("a red circle", "a blue circle", "a red circle", "a green star")
 
 def make(**changes: object) -> Model:
     torch.manual_seed(0)
-    return Model(Config.model_validate({**PRESETS["debug"], **changes}))
+    return Model(Config.model_validate({**PRESETS["debug"], "reading": 0, **changes}))
 
 
 def words(count: int = 4, length: int = 5) -> Text:
@@ -105,11 +105,12 @@ def test_the_losses_compare_pairs() -> None:
         of_real, of_made = score(model, given.latents, given.text), score(model, made, given.text)
     found = model.discriminator_losses(given.latents, made, given.text, CAPTIONS)
     torch.testing.assert_close(found["pairing"], -F.logsigmoid(of_real - of_made).mean())
-    parts = found["pairing"] + found["mismatched"] + model.config.penalty / 2 * (found["r1"] + found["r2"])
+    told = found["mismatched"] + 4 * found["named"]
+    parts = found["pairing"] + told + model.config.penalty / 2 * (found["r1"] + found["r2"])
     torch.testing.assert_close(found["loss"], parts)
     found = model.generator_losses(given.latents, made, given.text, CAPTIONS)
     torch.testing.assert_close(found["pairing"], -F.logsigmoid(of_made - of_real).mean())
-    torch.testing.assert_close(found["loss"], found["pairing"] + found["obeyed"])
+    torch.testing.assert_close(found["loss"], found["pairing"] + found["obeyed"] + 4 * found["named"])
 
 
 def test_words_count_by_how_well_a_clip_tells_its_own_from_others() -> None:
@@ -131,6 +132,36 @@ def test_a_caption_that_another_clip_has_too_is_no_mismatch() -> None:
     model, given = make(), batch(2)
     same = model.losses(replace(given, captions=["a circle", "a circle"]), "discriminator")
     assert same["mismatched"].item() == 0
+
+
+def test_the_words_of_a_caption_are_named_from_the_clip_alone() -> None:
+    """Any one of them is right, and words that hold a sentence together are not asked for."""
+    model = make()
+    wanted = hashed(["a red circle", "the circle is red", "a blue circle", "of the"], 64)
+    assert wanted.sum(1).tolist() == [2, 2, 2, 0] and torch.equal(wanted[0], wanted[1])
+    shared = (wanted[0] * wanted[2]).argmax()
+    said = torch.randn(4, 16)
+    torch.nn.init.normal_(model.discriminator.names.weight)
+    likely = model.discriminator.names(said).log_softmax(1)
+    by_hand = -torch.stack([(wanted[i] * likely[i]).sum() / 2 for i in range(3)] + [torch.zeros(())]).mean()
+    torch.testing.assert_close(model.discriminator.naming(said, ["a red circle", "a circle: red", "a blue circle", ""]), by_hand)
+    assert model.discriminator.naming(said, ()) == 0
+    (gradient,) = torch.autograd.grad(model.discriminator.naming(said, ["circle"] * 4), model.discriminator.names.bias)
+    assert gradient.argmin() == shared
+
+
+def test_until_it_can_read_the_discriminator_learns_from_real_clips_alone() -> None:
+    model, given = make(reading=2), batch()
+    assert given.latents is not None and given.text is not None
+    found = model.losses(given, "discriminator")
+    assert found.keys() == {"loss", "mismatched", "named"}
+    found["loss"].backward()  # type: ignore[no-untyped-call]
+    reached = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert reached == {name for name, _ in model.phase_parameters("discriminator")} - {"discriminator.real.weight"}
+    for due in (("discriminator",), ("discriminator",), ("discriminator", "generator")):
+        assert model.phases_due() == with_words(model).phases_due() == due
+        model.after_step()
+    assert "gap" in model.losses(given, "discriminator")
 
 
 def test_only_every_so_many_frames_are_judged() -> None:

@@ -100,6 +100,10 @@ class Trainable(nn.Module, ABC):
         """Named parameters that `phase` updates; all of them unless a family has more than one phase."""
         return self.named_parameters()
 
+    def phases_due(self) -> Sequence[str]:
+        """The phases of the coming step; all of them, unless a family begins with fewer."""
+        return self.phases
+
     def lr_ratio(self, name: str) -> float:
         """The learning rate of the parameter of this name, in units of the training's."""
         return 1.0
@@ -335,6 +339,9 @@ class Conditioned(Trainable):
         if phase == self.phases[0]:
             own |= {id(parameter) for parameter in self.text_encoder.parameters()}
         return [(name, parameter) for name, parameter in self.named_parameters() if id(parameter) in own]
+
+    def phases_due(self) -> Sequence[str]:
+        return self.generator.phases_due()
 
     def lr_ratio(self, name: str) -> float:
         return self.text_encoder.lr_ratio if name.startswith("text_encoder.") else self.generator.lr_ratio(name)

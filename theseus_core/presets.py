@@ -40,7 +40,7 @@ HOURGLASS: Tree = {
 CLASSIC: Tree = {
     "scenes": ["shapes"],
     "objects": 1,
-    "clips": 4000,
+    "clips": 40_000,
     "height": 64,
     "width": 64,
     "hold_out": [
@@ -236,7 +236,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         "shapes": {
             "text": {"max_tokens": 24},
             "hold_out": 0.005,
-            "world": {**ONE_SHAPE, "hold_out": ["circle moving up-right"], "clips": 8000},
+            "world": {**ONE_SHAPE, "hold_out": ["circle moving up-right"], "clips": 40_000},
             "prompts": 16,
             "train": GAN,
         },

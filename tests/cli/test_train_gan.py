@@ -16,6 +16,7 @@ from theseus_core.data.writer import write_dataset
 from theseus_core.errors import TheseusError
 from theseus_core.pipeline import TextToVideo
 from theseus_core.train.generator import train_generator
+from theseus_core.train.journal import read_journal
 from theseus_core.train.runs import Report, configure_run
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def test_the_training_by_its_command_on_the_world(theseus: Theseus, tmp_path: Pa
     assert (described["describe"]["kind"], described["describe"]["family"]) == ("gan", "gan")
     assert described["train"]["betas"] == [0.0, 0.99]
     line = json.loads(Path("runs/gan/metrics.jsonl").read_text().splitlines()[1])
-    terms = {f"discriminator/{term}" for term in ("loss", "pairing", "mismatched", "r1", "r2", "gap", "grad_norm")}
-    assert terms | {f"generator/{term}" for term in ("loss", "pairing", "obeyed", "grad_norm")} <= line.keys()
+    terms = {f"discriminator/{term}" for term in ("loss", "pairing", "mismatched", "named", "r1", "r2", "gap", "grad_norm")}
+    assert terms | {f"generator/{term}" for term in ("loss", "pairing", "obeyed", "named", "grad_norm")} <= line.keys()
     assert theseus("plot", "runs/gan", "-o", "curves.png").out == "curves.png\n"
     assert not Path("runs/gan/cache").exists()
 
@@ -83,6 +84,24 @@ def test_a_training_that_is_killed_goes_on_bit_for_bit(trained: Path, tmp_path: 
         assert all((ours[key] == other[key]).all() for key in ours)
     phases = {key.split(".")[0] for key in other}  # of the optimizers, which come last
     assert phases == {"discriminator", "generator"}
+
+
+def test_the_generator_waits_until_the_discriminator_can_read(trained: Path, tmp_path: Path) -> None:
+    seen: list[set[str]] = []
+    run = configure_run("gan", "debug", {"prompts": 1, "train": SHORT, "model": {"reading": 3}})
+    report = Report(step=lambda done, total, scalars: seen.append({key.split("/")[0] for key in scalars}))
+    train_generator(run, trained / "dataset", None, tmp_path / "run", report)
+    assert seen == [{"lr", "discriminator"}] * 3 + [{"lr", "discriminator", "generator"}]
+    late = next(line for line in read_journal(tmp_path / "run/metrics.jsonl") if line["step"] == 4)
+    assert late["generator/loss"] == pytest.approx(
+        late["generator/pairing"] + late["generator/obeyed"] + 4 * late["generator/named"]
+    )
+
+
+def test_what_begins_with_a_trained_one_is_balanced_as_any_other(trained: Path) -> None:
+    begun = configure_run("gan", "classic", {"init": str(trained / "runs/gan")})
+    assert begun.train == configure_run("gan", "classic", {}).train
+    assert begun.frames == 5
 
 
 def test_words_become_a_video_and_again(theseus: Theseus, here: Path) -> None:

@@ -6,7 +6,8 @@ discriminator judges frames, their differences and the words at once.
 
 Losses after R3GAN (Huang et al. 2024): real and generated clips are compared in pairs, and the gradient of the score with respect
 to both kinds of clips is kept near zero; there are no normalisation layers. That words count is learned from a score that
-is a product of clip and words (Miyato and Koyama 2018), by telling a clip's own caption from the others of its batch.
+is a product of clip and words (Miyato and Koyama 2018), by telling a clip's own caption from the others of its batch, and by naming
+the words of the caption (Huang et al. 2024, SuperClass). The discriminator begins alone, with these two, until it can read clips.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import lcm, pi, prod, sqrt
+from zlib import crc32
 
 import torch
 from pydantic import Field
@@ -23,6 +25,7 @@ from torch.nn import functional as F
 from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Batch, Consumes, Generator, Progress, Text
 from theseus_core.errors import TheseusError, nearest
+from theseus_core.words import content
 
 SLOPE = 0.2  # of the leaky ReLUs
 GAIN = sqrt(2 / (1 + SLOPE**2))  # what keeps the variance through them
@@ -56,6 +59,11 @@ class Config(BaseConfig):
     penalised: float = Field(0.5, gt=0, le=1, description="share of the clips that the penalties are taken of, in every step")
     mismatched: float = Field(1.0, ge=0, description="weight of the discriminator's task to find a clip's caption among others")
     obeyed: float = Field(1.0, ge=0, description="weight of the generator's: that its clips' captions can be found")
+    named: float = Field(4.0, ge=0, description="weight, for both, of naming the words of a clip's caption from the clip alone")
+    nameable: int = Field(1024, ge=2, description="words that can be told apart by name; a caption's are hashed to so many")
+    reading: int = Field(
+        2000, ge=0, description="steps in which the discriminator learns from real clips and captions alone, before the two begin"
+    )
 
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -75,6 +83,8 @@ PRESETS: dict[str, dict[str, object]] = {
         "paint_width": 4,
         "judge_width": 8,
         "judge_patch": 1,
+        "nameable": 64,
+        "reading": 1,
     },
     "small": {},
     "128": {"latent_height": 128, "latent_width": 128, "paints": 4, "judge_patch": 8},
@@ -252,6 +262,9 @@ class Discriminator(nn.Module):
         self.whole.append(linear(config.style_width, config.style_width, GAIN))
         self.reader = Reader(config.text_width, config.style_width, config.words)
         self.fits = nn.Linear(config.style_width, config.style_width, bias=False)
+        self.names = nn.Linear(config.style_width, config.nameable)
+        nn.init.zeros_(self.names.weight)
+        nn.init.zeros_(self.names.bias)
         self.real = nn.Linear(config.style_width, 1, bias=False)  # only differences of scores count
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -283,6 +296,17 @@ class Discriminator(nn.Module):
             fits = fits.masked_fill(repeated(captions).to(fits.device), -torch.inf)
         return F.cross_entropy(fits, torch.arange(len(said), device=said.device))
 
+    def naming(self, said: Tensor, captions: Sequence[str]) -> Tensor:
+        """The cross-entropy of naming any one of the words of each clip's caption; zero without captions.
+
+        A caption is found among sixteen by its colour and its motion alone; to name its words, all of them have to be seen.
+        """
+        if not captions:
+            return said.new_zeros(())
+        names: Tensor = self.names(said)
+        wanted = hashed(captions, names.shape[1]).to(said.device)
+        return F.cross_entropy(names.float(), wanted / wanted.sum(dim=1, keepdim=True).clamp_min(1))
+
 
 class Model(Generator):
     """The `gan` family: pixels (B, 3, T, H, W)."""
@@ -301,12 +325,26 @@ class Model(Generator):
         self.patch = lcm(config.paints, config.judge_patch)
         self.generator = Synthesis(config)
         self.discriminator = Discriminator(config)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # done
+
+    steps: Tensor
+
+    def phases_due(self) -> Sequence[str]:
+        return self.phases[:1] if self._reading() else self.phases
+
+    def after_step(self) -> None:
+        self.steps += 1
+
+    def _reading(self) -> bool:
+        return int(self.steps) < self.config.reading
 
     def phase_parameters(self, phase: str) -> Iterable[tuple[str, nn.Parameter]]:
         return [(name, p) for name, p in self.named_parameters() if name.startswith(f"{phase}.")]
 
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         assert batch.latents is not None and batch.text is not None
+        if phase == "discriminator" and self._reading():
+            return self.reading_losses(batch.latents[:, :, :: self.config.every], batch.text, batch.captions)
         noise = torch.randn(len(batch.latents), self.config.noise_width, device=batch.latents.device)
         times = instants(batch.latents.shape[2], noise.device)[:: self.config.every]
         real = batch.latents[:, :, :: self.config.every]
@@ -316,6 +354,12 @@ class Model(Generator):
             return self.generator_losses(real, made, batch.text, batch.captions)
         return self.discriminator_losses(real, made, batch.text, batch.captions)
 
+    def reading_losses(self, real: Tensor, text: Text, captions: Sequence[str]) -> dict[str, Tensor]:
+        judge, c = self.discriminator, self.config
+        said = judge(real)
+        mismatched, named = judge.confusion(said, judge.reader(text), captions), judge.naming(said, captions)
+        return {"loss": c.mismatched * mismatched + c.named * named, "mismatched": mismatched, "named": named}
+
     def generator_losses(self, real: Tensor, made: Tensor, text: Text, captions: Sequence[str]) -> dict[str, Tensor]:
         judge = self.discriminator
         words = judge.reader(text)
@@ -323,20 +367,21 @@ class Model(Generator):
             of_real = judge.score(judge(real), words).float()
         said = judge(made)
         pairing = F.softplus(of_real - judge.score(said, words).float()).mean()
-        obeyed = judge.confusion(said, words, captions)
-        return {"loss": pairing + self.config.obeyed * obeyed, "pairing": pairing, "obeyed": obeyed}
+        obeyed, named = judge.confusion(said, words, captions), judge.naming(said, captions)
+        loss = pairing + self.config.obeyed * obeyed + self.config.named * named
+        return {"loss": loss, "pairing": pairing, "obeyed": obeyed, "named": named}
 
     def discriminator_losses(self, real: Tensor, made: Tensor, text: Text, captions: Sequence[str]) -> dict[str, Tensor]:
-        judge = self.discriminator
+        judge, c = self.discriminator, self.config
         words = judge.reader(text)
         said_of_real, said_of_made = judge(torch.cat([real, made])).chunk(2)
         of_real, of_made = judge.score(said_of_real, words).float(), judge.score(said_of_made, words).float()
         pairing = F.softplus(of_made - of_real).mean()
-        mismatched = judge.confusion(said_of_real, words, captions)
+        mismatched, named = judge.confusion(said_of_real, words, captions), judge.naming(said_of_real, captions)
         r1, r2 = self.penalties(real, made, text)
-        loss = pairing + self.config.mismatched * mismatched + self.config.penalty / 2 * (r1 + r2)
+        loss = pairing + c.mismatched * mismatched + c.named * named + c.penalty / 2 * (r1 + r2)
         gap = (of_real - of_made).mean()
-        return {"loss": loss, "pairing": pairing, "mismatched": mismatched, "r1": r1, "r2": r2, "gap": gap}
+        return {"loss": loss, "pairing": pairing, "mismatched": mismatched, "named": named, "r1": r1, "r2": r2, "gap": gap}
 
     def penalties(self, real: Tensor, made: Tensor, text: Text) -> tuple[Tensor, Tensor]:
         """R1 and R2, of the first of the clips: the squared norm of the score's gradient, in full precision."""
@@ -384,6 +429,18 @@ def squared_slopes(scores: Tensor, clips: Tensor) -> Tensor:
     """(B,) squared norms of the gradient of each score with respect to its clip; they can be derived once more."""
     (gradient,) = torch.autograd.grad(scores.sum(), clips, create_graph=True)
     return gradient.square().flatten(1).sum(dim=1)
+
+
+def hashed(captions: Sequence[str], count: int) -> Tensor:
+    """(B, count) 1 for each word of a caption that shows something, at the place that it hashes to, and else 0.
+
+    Hashing (Weinberger et al. 2009) takes any words, also those that no text encoder's vocabulary has.
+    """
+    wanted = torch.zeros(len(captions), count)
+    for row, caption in zip(wanted, captions, strict=True):
+        for word in content(caption):
+            row[crc32(word.encode()) % count] = 1
+    return wanted
 
 
 def repeated(captions: Sequence[str]) -> Tensor:

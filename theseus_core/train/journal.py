@@ -108,14 +108,14 @@ def _encode(line: Line) -> str:
 class Window:
     """Averages over the steps since the last line. Its state is part of a checkpoint, so that a resumed run logs the same."""
 
-    def __init__(self, sums: dict[str, float] | None = None, steps: int = 0) -> None:
-        self.sums = dict(sums or {})
-        self.steps = steps
+    def __init__(self, sums: dict[str, float] | None = None, counts: dict[str, int] | None = None) -> None:
+        self.sums, self.counts = dict(sums or {}), dict(counts or {})
 
     def add(self, values: dict[str, float]) -> None:
         for key, value in values.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
-        self.steps += 1
+            self.counts[key] = self.counts.get(key, 0) + 1
 
     def means(self) -> dict[str, float]:
-        return {key: total / self.steps for key, total in self.sums.items()}
+        """Of each scalar over the steps that had it."""
+        return {key: total / self.counts[key] for key, total in self.sums.items()}

@@ -181,7 +181,8 @@ class Trainer:
         factor = lr_factor(self.config, self.step)
         self.model.set_together(not self.merges.alone(self.step))
         values = {"lr": self.config.lr * factor}
-        for phase in self.phases:
+        due = self.model.phases_due()
+        for phase in (phase for phase in self.phases if phase.name in due):
             prefix = f"{phase.name}/" if len(self.phases) > 1 else ""
             values |= {prefix + key: value for key, value in self._phase_step(phase, micro_batches, factor).items()}
         self.model.after_step()
@@ -336,7 +337,7 @@ class Trainer:
         if self.journal is not None:
             self.journal.sync()
             state = {**self._identity(), "versions": versions(), "optimizer": scalars, "elapsed": self.elapsed}
-            state |= {"skipped": self.skipped, "window": {"sums": self.window.sums, "steps": self.window.steps}}
+            state |= {"skipped": self.skipped, "window": {"sums": self.window.sums, "counts": self.window.counts}}
             write_checkpoint(self.folder / "checkpoints", self.step, parts, state)
             self._drop_old(self.journal)
         self._saved_at = self.step
