@@ -86,8 +86,8 @@ def with_model(kind: str, defaults: Tree, preset: Tree, changes: Sequence[Tree])
     if not found:
         raise TheseusError(f"this holds a tokenizer and no generator: {settings['init']}", hint="--vae takes it")
     brought = {"frames": found["frames"], "sampling": {key: found[key] for key in defaults["sampling"] if key in found}}
-    # what the two sides of a GAN balance by, they need here too
-    begun: Tree = {} if kind == "gan" else {"train": {**BEGIN, "lr": LR[bool(settings["lora"])]}}
+    # where two sides balance each other by their settings, they do so here too
+    begun: Tree = {"train": {**BEGIN, "lr": LR[bool(settings["lora"])]}} if kind == "transformer" else {}
     own = {key: defaults[key] for key in OF_THE_MODEL}
     return {**merge(defaults, begun, preset, brought, *changes), **own}
 
