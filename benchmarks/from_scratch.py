@@ -1,8 +1,8 @@
 """From nothing to moving shapes that do as they are told: the score against the minutes of training, on this machine.
 
-    python -m benchmarks.from_scratch [-o FOLDER] [--minutes 60] [--json]
+    python -m benchmarks.from_scratch [--kind gan | transformer] [-o FOLDER] [--minutes 60] [--json]
 
-Runs the commands as a user would, with the preset `shapes`: no download and no files, for the clips are drawn. The transformer is
+Runs the commands as a user would, with the preset `shapes`: no download and no files, for the clips are drawn. The generator is
 trained leg by leg; after every leg `theseus evaluate` scores what `theseus generate` would write. Its minutes do not count.
 """
 
@@ -20,7 +20,8 @@ from typing import Any
 from theseus_core.files import replacing, write_json
 
 ROOT = Path(__file__).parents[1]
-STEPS = 250  # of a leg
+STEPS = {"gan": 500, "transformer": 250}  # of a leg
+BEFORE = {"gan": (), "transformer": ("vae",)}  # what has to be trained first
 PROMPTS = 200
 ASKED = 0.8  # of the prompts with shape, colour and motion right
 KEYS = ("shape", "colour", "motion", "all three")
@@ -36,25 +37,26 @@ def theseus(output: Path, *words: str) -> tuple[float, str]:
     return (time.perf_counter() - start) / 60, done.stdout
 
 
-def score(output: Path, steps: int) -> dict[str, float]:
-    words = ["evaluate", "--suite", "shapes", "--objects", "1", "--clips", str(PROMPTS), "-o", f"evaluation/{steps:06d}", "--json"]
+def score(output: Path, kind: str, steps: int) -> dict[str, float]:
+    asked = ["--suite", "shapes", "--objects", "1", "--clips", str(PROMPTS)]
+    words = ["evaluate", "--model", f"runs/{kind}", *asked, "-o", f"evaluation/{steps:06d}", "--json"]
     seen = json.loads(theseus(output, *words)[1])["scores"]["seen"]
     return {key: seen[key]["share"] for key in KEYS}
 
 
-def run(output: Path, minutes: float) -> list[Point]:
+def run(output: Path, kind: str, minutes: float) -> list[Point]:
     """A point of the curve for every leg that begins within the minutes."""
     output.mkdir(parents=True)
     common = ["--data", "world", "--preset", "shapes"]
-    spent, _ = theseus(output, "train", "vae", *common)
-    print(f"autoencoder: {spent:.1f} minutes")
+    spent = sum(theseus(output, "train", part, *common)[0] for part in BEFORE[kind])
+    print(f"before it can begin: {spent:.1f} minutes")
     curve: list[Point] = []
     leg = 0.0
     while spent + leg <= minutes:
-        steps = STEPS * (len(curve) + 1)
-        leg, _ = theseus(output, "train", "transformer", *common, "--steps", str(steps))
+        steps = STEPS[kind] * (len(curve) + 1)
+        leg, _ = theseus(output, "train", kind, *common, "--steps", str(steps))
         spent += leg
-        curve.append({"steps": steps, "minutes": round(spent, 2), **score(output, steps)})
+        curve.append({"steps": steps, "minutes": round(spent, 2), **score(output, kind, steps)})
         write_json(output / "curve.json", curve)
         show(curve[-1])
     return curve
@@ -84,12 +86,13 @@ def draw(curve: list[Point], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", choices=sorted(STEPS), default="gan")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/from-scratch"))
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     output = arguments.output.absolute()
-    curve = json.loads((output / "curve.json").read_text()) if output.exists() else run(output, arguments.minutes)
+    curve = json.loads((output / "curve.json").read_text()) if output.exists() else run(output, arguments.kind, arguments.minutes)
     draw(curve, output / "curve.png")
     if arguments.json:
         print(json.dumps(curve, indent=2))
