@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from theseus_core.contracts import Batch, Conditioned, Text
 from theseus_core.errors import TheseusError
-from theseus_core.generators.gan import PRESETS, Config, Model, hashed, instants, repeated, squared_slopes, waves
+from theseus_core.generators.gan import PRESETS, Config, Model, hashed, instants, repeated, squared_slopes
 from theseus_core.text import builtin
 from theseus_core.train.config import TrainConfig
 from theseus_core.train.optim import build_phases
@@ -274,22 +274,6 @@ def test_a_view_moves_with_its_middle() -> None:
         slopes, starts = model.generator.systems(given)
         seen.append(at @ slopes.flatten(3) + starts.flatten(2).unsqueeze(2))
     torch.testing.assert_close(seen[0], seen[1])
-
-
-def test_a_circle_is_two_factors_of_the_series_in_time() -> None:
-    model, times = make(), instants(9, CPU)
-    synthesis = model.generator
-    for layer in (synthesis.placed, synthesis.paths):
-        torch.nn.init.zeros_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
-    with torch.no_grad():
-        series = synthesis.paths.bias.view(2, 5, 13)  # of each fact of each view: time itself, six sines, six cosines
-        series[1, 0, 2], series[1, 1, 8] = 0.5, 0.5  # x a sine of a whole turn, y the cosine of the same
-        facts = synthesis.facts_of(torch.randn(3, 16), waves(times[:, None]), torch.randn(3, 9, 16))
-    assert facts.shape == (3, 9, 2, 5)
-    torch.testing.assert_close(facts[2, :, 1, 0], 0.5 * torch.sin(torch.pi * times))
-    torch.testing.assert_close(facts[2, :, 1, :2].norm(dim=-1), torch.full((9,), 0.5))
-    assert not facts[:, :, 0].any()
 
 
 def test_pixels_land_where_their_places_are() -> None:

@@ -162,7 +162,6 @@ class Synthesis(nn.Module):
         self.style = nn.ModuleList([linear(config.noise_width + width, width, GAIN), linear(width, width, GAIN)])
         self.moments = nn.ModuleList([linear(width + times, width, GAIN), linear(width, width, GAIN)])
         self.placed = linear(width, config.views * FACTS, 0.3)
-        self.paths = linear(width, config.views * FACTS * times, 0.1)
         self.waves = nn.Parameter(torch.randn(config.views, 2, config.waves) * 3)
         self.phases = nn.Parameter(torch.rand(config.views, config.waves) * 2 * pi)
         seen = config.views * (config.waves + 1) + 2 * (1 + 2 * RATES)
@@ -174,45 +173,30 @@ class Synthesis(nn.Module):
 
     def forward(self, noise: Tensor, text: Text, times: Tensor) -> Tensor:
         """Noise (B, noise_width) to a clip (B, Z, T, H, W), at T times from -1, where the clip begins, to 1, where it ends."""
-        style, clock = self.style_of(noise, text), waves(times[:, None])  # (B, D), (T, 1 + 2 RATES)
-        moments = self.moments_of(style, clock)  # (B, T, D)
-        x = self.seen(self.facts_of(style, clock, moments))  # (B, T, N, views * (waves + 1) + ...)
+        moments = self.moments_of(noise, text, times)  # (B, T, D)
+        x = self.seen(moments)  # (B, T, N, views * (waves + 1) + ...)
         for layer, styled in zip(self.layers, self.styled, strict=True):
             scale, shift = styled(moments).unsqueeze(2).chunk(2, dim=-1)
             x = activated(layer(x) * (1 + scale) + shift)
         return self.painted_whole(self.spread(x))
 
-    def style_of(self, noise: Tensor, text: Text) -> Tensor:
-        """(B, D): what clip it is to be."""
+    def moments_of(self, noise: Tensor, text: Text, times: Tensor) -> Tensor:
+        """(B, T, D): what is to be seen in each frame."""
         x = torch.cat([noise, self.reader(text)], dim=1)  # (B, noise_width + D)
         for layer in self.style:
             x = activated(layer(x))
-        return x
-
-    def moments_of(self, style: Tensor, clock: Tensor) -> Tensor:
-        """(B, T, D): what is to be seen in each frame."""
+        clock = waves(times[:, None])  # (T, 1 + 2 RATES)
         first, second = self.moments
-        x = torch.cat([style[:, None].expand(-1, len(clock), -1), clock.expand(len(style), -1, -1)], dim=-1)
-        x = activated(first(x))
+        x = activated(first(torch.cat([x[:, None].expand(-1, len(times), -1), clock.expand(len(x), -1, -1)], dim=-1)))
         return x + activated(second(x))
 
-    def facts_of(self, style: Tensor, clock: Tensor, moments: Tensor) -> Tensor:
-        """(B, T, views, FACTS): a series of lines and waves in time, whose factors are the clip's, and what each moment adds.
-
-        A straight way, a circle and a way to and fro are a factor or two of the series; layers would have to put them together.
-        """
-        with torch.autocast(style.device.type, enabled=False):
-            factors = self.paths(style.float()).unflatten(-1, (-1, clock.shape[1]))  # (B, views * FACTS, 1 + 2 RATES)
-            facts: Tensor = self.placed(moments.float()) + clock @ factors.mT  # (B, T, views * FACTS)
-        return facts.unflatten(-1, (self.config.views, FACTS))
-
-    def seen(self, facts: Tensor) -> Tensor:
-        """(B, T, N, ...): what each place of each frame is, in the frame and in every view (B, T, views, FACTS)."""
+    def seen(self, moments: Tensor) -> Tensor:
+        """(B, T, N, ...): what each place of each frame is, in the frame and in every view."""
         c = self.config
-        y, x = along(c.latent_height // c.paints, facts.device), along(c.latent_width // c.paints, facts.device)
+        y, x = along(c.latent_height // c.paints, moments.device), along(c.latent_width // c.paints, moments.device)
         places = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], dim=-1)  # (N, 2)
-        with torch.autocast(facts.device.type, enabled=False):
-            slopes, starts = self.systems(facts)
+        with torch.autocast(moments.device.type, enabled=False):
+            slopes, starts = self.systems(self.placed(moments.float()).unflatten(-1, (c.views, FACTS)))
             local = places @ slopes.flatten(3) + starts.flatten(2).unsqueeze(2)  # (B, T, N, views * (2 + waves))
             local = local.view(*local.shape[:3], c.views, -1)
             near = torch.exp(-0.5 * local[..., :2].square().sum(dim=-1, keepdim=True))
