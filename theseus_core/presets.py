@@ -57,7 +57,7 @@ CLASSIC: Tree = {
 
 ONE_SHAPE: Tree = {"scenes": ["shapes"], "objects": 1, "clips": 4000, "height": 64, "width": 64}
 
-GAN: Tree = {"steps": 8000, "evaluate_every": 1000, "checkpoint_every": 200}
+GAN: Tree = {"steps": 5600, "schedule": "constant-linear", "decay": 0.4, "evaluate_every": 1000, "checkpoint_every": 200}
 
 # A constant rate, so that the training may be prolonged by any number of steps; the averaged weights are good at any time.
 PROLONGED: Tree = {
