@@ -118,13 +118,27 @@ def test_words_count_by_how_well_a_clip_tells_its_own_from_others() -> None:
     model, given = make(), batch()
     assert given.latents is not None and given.text is not None
     made, apart = torch.randn_like(given.latents), ("one", "two", "three", "four")
-    of_real = model.discriminator_losses(given.latents, made, given.text, apart)["mismatched"]
-    of_made = model.generator_losses(given.latents, made, given.text, apart)["obeyed"]
-    read = model.discriminator.reader(given.text)
-    for clips, found in ((given.latents, of_real), (made, of_made)):
+    mismatched = model.discriminator_losses(given.latents, made, given.text, apart)["mismatched"]
+    obeyed = model.generator_losses(given.latents, made, given.text, apart)["obeyed"]
+    read, found = model.discriminator.reader(given.text), []
+    for clips in (given.latents, made):
         said = model.discriminator(clips)
         scores = torch.stack([model.discriminator.score(said, each.expand(4, -1)) for each in read], dim=1)  # (clips, captions)
-        torch.testing.assert_close(found, -scores.log_softmax(dim=1).diagonal().mean())
+        found.append(-scores.log_softmax(dim=1).diagonal())
+    of_real, of_made = found
+    torch.testing.assert_close(mismatched, of_real.mean())
+    torch.testing.assert_close(obeyed, (of_made - of_real).clamp_min(0).mean())
+    assert 0 < (of_made > of_real).sum() < 4, "some of the clips must be better than the real ones, and some worse"
+
+
+def test_a_clip_that_shows_its_words_as_well_as_a_real_one_is_asked_for_no_more() -> None:
+    model, given = make(), batch()
+    assert given.latents is not None and given.text is not None
+    torch.nn.init.normal_(model.discriminator.names.weight)
+    found = model.generator_losses(given.latents, given.latents, given.text, CAPTIONS)
+    assert found["obeyed"] == found["named"] == 0 < found["pairing"]
+    other = model.generator_losses(given.latents, torch.randn_like(given.latents), given.text, CAPTIONS)
+    assert other["named"] > 0
 
 
 def test_a_caption_that_another_clip_has_too_is_no_mismatch() -> None:
@@ -143,10 +157,10 @@ def test_the_words_of_a_caption_are_named_from_the_clip_alone() -> None:
     said = torch.randn(4, 16)
     torch.nn.init.normal_(model.discriminator.names.weight)
     likely = model.discriminator.names(said).log_softmax(1)
-    by_hand = -torch.stack([(wanted[i] * likely[i]).sum() / 2 for i in range(3)] + [torch.zeros(())]).mean()
+    by_hand = -torch.stack([(wanted[i] * likely[i]).sum() / 2 for i in range(3)] + [torch.zeros(())])
     torch.testing.assert_close(model.discriminator.naming(said, ["a red circle", "a circle: red", "a blue circle", ""]), by_hand)
-    assert model.discriminator.naming(said, ()) == 0
-    (gradient,) = torch.autograd.grad(model.discriminator.naming(said, ["circle"] * 4), model.discriminator.names.bias)
+    assert model.discriminator.naming(said, ()).tolist() == [0] * 4
+    (gradient,) = torch.autograd.grad(model.discriminator.naming(said, ["circle"] * 4).sum(), model.discriminator.names.bias)
     assert gradient.argmin() == shared
 
 

@@ -287,25 +287,25 @@ class Discriminator(nn.Module):
         return score
 
     def confusion(self, said: Tensor, words: Tensor, captions: Sequence[str]) -> Tensor:
-        """The cross-entropy of finding each clip's own words among those of the whole batch.
+        """(B,) cross-entropy of finding each clip's own words among those of the whole batch.
 
         What tells a square from a triangle shows only beside a caption that is else the same; among many there is more often one.
         """
         fits = (said @ self.fits(words).T).float() / sqrt(said.shape[1])  # (B, B), a row for each clip
         if captions:
             fits = fits.masked_fill(repeated(captions).to(fits.device), -torch.inf)
-        return F.cross_entropy(fits, torch.arange(len(said), device=said.device))
+        return F.cross_entropy(fits, torch.arange(len(said), device=said.device), reduction="none")
 
     def naming(self, said: Tensor, captions: Sequence[str]) -> Tensor:
-        """The cross-entropy of naming any one of the words of each clip's caption; zero without captions.
+        """(B,) cross-entropy of naming any one of the words of each clip's caption; zero without captions.
 
         A caption is found among sixteen by its colour and its motion alone; to name its words, all of them have to be seen.
         """
         if not captions:
-            return said.new_zeros(())
+            return said.new_zeros(len(said))
         names: Tensor = self.names(said)
         wanted = hashed(captions, names.shape[1]).to(said.device)
-        return F.cross_entropy(names.float(), wanted / wanted.sum(dim=1, keepdim=True).clamp_min(1))
+        return F.cross_entropy(names.float(), wanted / wanted.sum(dim=1, keepdim=True).clamp_min(1), reduction="none")
 
 
 class Model(Generator):
@@ -357,17 +357,21 @@ class Model(Generator):
     def reading_losses(self, real: Tensor, text: Text, captions: Sequence[str]) -> dict[str, Tensor]:
         judge, c = self.discriminator, self.config
         said = judge(real)
-        mismatched, named = judge.confusion(said, judge.reader(text), captions), judge.naming(said, captions)
+        mismatched, named = judge.confusion(said, judge.reader(text), captions).mean(), judge.naming(said, captions).mean()
         return {"loss": c.mismatched * mismatched + c.named * named, "mismatched": mismatched, "named": named}
 
     def generator_losses(self, real: Tensor, made: Tensor, text: Text, captions: Sequence[str]) -> dict[str, Tensor]:
         judge = self.discriminator
         words = judge.reader(text)
         with torch.no_grad():
-            of_real = judge.score(judge(real), words).float()
+            said_of_real = judge(real)
+            of_real, found = judge.score(said_of_real, words).float(), judge.confusion(said_of_real, words, captions)
+            known = judge.naming(said_of_real, captions)
         said = judge(made)
         pairing = F.softplus(of_real - judge.score(said, words).float()).mean()
-        obeyed, named = judge.confusion(said, words, captions), judge.naming(said, captions)
+        # as well as the real clip is enough: beyond it are patterns that only look like the words to this discriminator
+        obeyed = (judge.confusion(said, words, captions) - found).relu().mean()
+        named = (judge.naming(said, captions) - known).relu().mean()
         loss = pairing + self.config.obeyed * obeyed + self.config.named * named
         return {"loss": loss, "pairing": pairing, "obeyed": obeyed, "named": named}
 
@@ -377,7 +381,8 @@ class Model(Generator):
         said_of_real, said_of_made = judge(torch.cat([real, made])).chunk(2)
         of_real, of_made = judge.score(said_of_real, words).float(), judge.score(said_of_made, words).float()
         pairing = F.softplus(of_made - of_real).mean()
-        mismatched, named = judge.confusion(said_of_real, words, captions), judge.naming(said_of_real, captions)
+        mismatched = judge.confusion(said_of_real, words, captions).mean()
+        named = judge.naming(said_of_real, captions).mean()
         r1, r2 = self.penalties(real, made, text)
         loss = pairing + c.mismatched * mismatched + c.named * named + c.penalty / 2 * (r1 + r2)
         gap = (of_real - of_made).mean()
