@@ -242,6 +242,6 @@ def test_a_journal_on_a_full_disk(tmp_path: Path) -> None:
 def test_a_window_averages() -> None:
     window = Window()
     window.add({"loss": 1.0})
-    again = Window(**json.loads(json.dumps({"sums": window.sums, "steps": window.steps})))
+    again = Window(**json.loads(json.dumps({"sums": window.sums, "counts": window.counts})))
     again.add({"loss": 3.0, "late": 4.0})
-    assert again.means()["loss"] == 2.0
+    assert again.means() == {"loss": 2.0, "late": 4.0}, "each over the steps that had it"
