@@ -54,7 +54,7 @@ def run(output: Path, kind: str, minutes: float) -> list[Point]:
     leg = 0.0
     while spent + leg <= minutes:
         steps = STEPS[kind] * (len(curve) + 1)
-        leg, _ = theseus(output, "train", kind, *common, "--steps", str(steps))
+        leg, _ = theseus(output, "train", kind, *common, "--steps", str(steps), "--set", "train.schedule=constant")
         spent += leg
         curve.append({"steps": steps, "minutes": round(spent, 2), **score(output, kind, steps)})
         write_json(output / "curve.json", curve)
