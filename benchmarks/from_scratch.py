@@ -1,9 +1,10 @@
 """From nothing to moving shapes that do as they are told: the score against the minutes of training, on this machine.
 
-    python -m benchmarks.from_scratch [--kind gan | transformer] [-o FOLDER] [--minutes 60] [--json]
+    python -m benchmarks.from_scratch [--preset sprites | shapes | gan] [-o FOLDER] [--minutes 60] [--json]
 
-Runs the commands as a user would, with the preset `shapes`: no download and no files, for the clips are drawn. The generator is
-trained leg by leg; after every leg `theseus evaluate` scores what `theseus generate` would write. Its minutes do not count.
+Runs the commands as a user would, with a preset: no download and no files, for the clips are drawn. `sprites` and `shapes` are
+presets of a vae and a transformer, `gan` is the preset `shapes` of the GAN. The generator is trained leg by leg; after every leg
+`theseus evaluate` scores what `theseus generate` would write. Its minutes do not count.
 """
 
 from __future__ import annotations
@@ -15,13 +16,27 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from theseus_core.files import replacing, write_json
 
 ROOT = Path(__file__).parents[1]
-STEPS = {"gan": 500, "transformer": 250}  # of a leg
-BEFORE = {"gan": (), "transformer": ("vae",)}  # what has to be trained first
+
+
+class Road(NamedTuple):
+    """What is trained: first a vae where there is one, then a generator in legs of so many steps, both with the preset."""
+
+    generator: str
+    preset: str
+    leg: int
+    vae: bool = True
+
+
+ROADS = {
+    "sprites": Road("transformer", "sprites", 500),
+    "shapes": Road("transformer", "shapes", 250),
+    "gan": Road("gan", "shapes", 500, vae=False),
+}
 PROMPTS = 200
 ASKED = 0.8  # of the prompts with shape, colour and motion right
 KEYS = ("shape", "colour", "motion", "all three")
@@ -37,26 +52,26 @@ def theseus(output: Path, *words: str) -> tuple[float, str]:
     return (time.perf_counter() - start) / 60, done.stdout
 
 
-def score(output: Path, kind: str, steps: int) -> dict[str, float]:
+def score(output: Path, road: Road, steps: int) -> dict[str, float]:
     asked = ["--suite", "shapes", "--objects", "1", "--clips", str(PROMPTS)]
-    words = ["evaluate", "--model", f"runs/{kind}", *asked, "-o", f"evaluation/{steps:06d}", "--json"]
+    words = ["evaluate", "--model", f"runs/{road.generator}", *asked, "-o", f"evaluation/{steps:06d}", "--json"]
     seen = json.loads(theseus(output, *words)[1])["scores"]["seen"]
     return {key: seen[key]["share"] for key in KEYS}
 
 
-def run(output: Path, kind: str, minutes: float) -> list[Point]:
+def run(output: Path, road: Road, minutes: float) -> list[Point]:
     """A point of the curve for every leg that begins within the minutes."""
     output.mkdir(parents=True)
-    common = ["--data", "world", "--preset", "shapes"]
-    spent = sum(theseus(output, "train", part, *common)[0] for part in BEFORE[kind])
+    common = ["--data", "world", "--preset", road.preset]
+    spent = theseus(output, "train", "vae", *common)[0] if road.vae else 0.0
     print(f"before it can begin: {spent:.1f} minutes")
     curve: list[Point] = []
     leg = 0.0
     while spent + leg <= minutes:
-        steps = STEPS[kind] * (len(curve) + 1)
-        leg, _ = theseus(output, "train", kind, *common, "--steps", str(steps), "--set", "train.schedule=constant")
+        steps = road.leg * (len(curve) + 1)
+        leg, _ = theseus(output, "train", road.generator, *common, "--steps", str(steps), "--set", "train.schedule=constant")
         spent += leg
-        curve.append({"steps": steps, "minutes": round(spent, 2), **score(output, kind, steps)})
+        curve.append({"steps": steps, "minutes": round(spent, 2), **score(output, road, steps)})
         write_json(output / "curve.json", curve)
         show(curve[-1])
     return curve
@@ -86,13 +101,17 @@ def draw(curve: list[Point], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", choices=sorted(STEPS), default="gan")
+    parser.add_argument("--preset", choices=list(ROADS), default="sprites")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/from-scratch"))
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     output = arguments.output.absolute()
-    curve = json.loads((output / "curve.json").read_text()) if output.exists() else run(output, arguments.kind, arguments.minutes)
+    curve = (
+        json.loads((output / "curve.json").read_text())
+        if output.exists()
+        else run(output, ROADS[arguments.preset], arguments.minutes)
+    )
     draw(curve, output / "curve.png")
     if arguments.json:
         print(json.dumps(curve, indent=2))

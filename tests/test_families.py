@@ -122,7 +122,7 @@ def test_a_tokenizer_gives_the_shapes_it_says(name: str) -> None:
     frames = 1 + 2 * tokenizer.time_factor
     latents = tokenizer.encode(torch.rand(3, 3, frames, 32, 48) * 2 - 1)
     assert latents.shape[1:] == tokenizer.latent_shape(frames, 32, 48)
-    assert tokenizer.decode(latents).shape == (3, 3, frames, 32, 48)
+    assert tokenizer.decode(latents, size=(32, 48)).shape == (3, 3, frames, 32, 48)
 
 
 @pytest.mark.parametrize("name", [name for group, name in BUILT if group == "generators"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,19 @@ def test_where_there_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         find_model("runs/transformer")
     save(tmp_path / "runs/transformer/model", make_parts())
     assert model_folder.default_model() == "runs/transformer"
+
+
+def test_of_bundled_models_the_one_is_taken_that_knows_the_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "bundled/shapes", make_parts())
+    monkeypatch.setattr("theseus_core.bundled.__path__", [str(tmp_path / "bundled")])
+    monkeypatch.chdir(tmp_path)
+    save(
+        tmp_path / "bundled/world",
+        replace(make_parts(), text_encoder=build("text", "builtin", "debug", {"vocabulary": ["red", "rain"]})),
+    )
+    for prompt, name in {"the rain": "world", "a waterfall": "shapes", "red": "world", "a circle in the rain": "world"}.items():
+        assert model_folder.default_model([prompt]) == name  # of those that know as much, the one that knows less else
+    assert model_folder.default_model(["red rain", "a circle"]) == "world"
 
 
 def test_a_bundled_model_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,9 @@ def complete_size(
     if latents is not None:
         t, h, w = latents.shape[2:]
         scale = tokenizer.space_factor
-        found = {"frames": 1 + (t - 1) * tokenizer.time_factor, "height": h * scale, "width": w * scale}
+        found = {"frames": 1 + (t - 1) * tokenizer.time_factor}
+        if not tokenizer.sizeless:
+            found |= {"height": h * scale, "width": w * scale}
     if given is not None:
         sides = ("height", "width") if given.ndim == 4 else ("frames", "height", "width")
         sized = dict(zip(sides, given.shape[2:], strict=True))

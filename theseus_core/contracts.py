@@ -184,6 +184,7 @@ class VideoTokenizer(Trainable):
         codebook_size: V, where latents are codes (B, 1, t, h, w) int64 in [0, V).
         time_factor, space_factor: how many frames and pixels a latent stands for; T = 1 + time_factor * k.
         exact_in_chunks: False where `chunk` decides the result, and callers that only want to save memory leave it out.
+        sizeless: True where h and w are 1 whatever H and W are.
         image_scale: what the latents of a first frame that is given are multiplied with beyond `encode`.
         tile: (height, width) in pixels of the tiles that larger frames can be cut into for less memory; None if they cannot.
     """
@@ -194,6 +195,7 @@ class VideoTokenizer(Trainable):
     time_factor: int
     space_factor: int
     exact_in_chunks: ClassVar[bool] = True
+    sizeless: ClassVar[bool] = False
 
     @property
     def image_scale(self) -> float:
@@ -220,8 +222,12 @@ class VideoTokenizer(Trainable):
         """
 
     @abstractmethod
-    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
-        """(B, Z, t, h, w) -> (B, 3, T, H, W); the inverse of `encode`, not clamped."""
+    def decode(self, latents: Tensor, chunk: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
+        """(B, Z, t, h, w) -> (B, 3, T, H, W); the inverse of `encode`, not clamped.
+
+        Args:
+            size: (H, W), which a `sizeless` family has to be told, and every other reads off the latents.
+        """
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(Z, t, h, w) of a video of this size."""

@@ -405,7 +405,7 @@ def _decode(tokenizer: VideoTokenizer, settings: Settings, plan: Plan) -> Work:
     latents = torch.empty(1, *shape, device="meta", dtype=plan.dtype)
     chunk = DECODED_AT_ONCE if tokenizer.exact_in_chunks and shape[1] > DECODED_AT_ONCE else None
     network: nn.Module = tokenizer.to(plan.dtype)
-    return _follow(network, lambda: tokenizer.decode(latents, chunk=chunk))
+    return _follow(network, lambda: tokenizer.decode(latents, chunk=chunk, size=(settings.height, settings.width)))
 
 
 def _follow(network: nn.Module, run: Any) -> Work:

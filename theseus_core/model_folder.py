@@ -38,6 +38,7 @@ from theseus_core.pretrained.folder import (
 )
 from theseus_core.pretrained.vae import load_vae
 from theseus_core.registry import HALVES, Group, family, halve_weights, load_part, names, save_part
+from theseus_core.words import content
 
 FORMAT = 1
 GROUPS: dict[str, Group] = {"tokenizer": "tokenizers", "text_encoder": "text", "generator": "generators"}
@@ -370,8 +371,10 @@ def _what_there_is(name: str, kind: Kind) -> str:
     return (f"did you mean {close[0]}? " if close else "") + listed
 
 
-def default_model() -> str:
-    """The run in the current folder if there is one, else the bundled model.
+def default_model(prompts: Sequence[str] = ()) -> str:
+    """The run in the current folder if there is one, else the bundled model that knows most of the words of these prompts.
+
+    Of those that know as many, it is the one that knows fewest others, for it was made for such prompts.
 
     Raises:
         TheseusError: there is neither; the hint says what to run.
@@ -381,7 +384,13 @@ def default_model() -> str:
     if not bundled():
         hint = f"{TO_TRAIN['model']}; or name a model with --model"
         raise TheseusError("nothing is trained here, and no model came with the package: runs/transformer", hint=hint)
-    return bundled()[0]
+    asked = [word for prompt in prompts for word in content(prompt)]
+
+    def fits(name: str) -> tuple[int, int]:
+        known = content(" ".join(vocabulary(find_model(name)) or ()))
+        return sum(word in known for word in asked), -len(known)
+
+    return max(bundled(), key=fits)
 
 
 def bundled() -> list[str]:

@@ -327,7 +327,8 @@ class TextToVideo:
                 **extra,
             )[:, :, spare:]
             chunk = DECODED_AT_ONCE if self.tokenizer.exact_in_chunks and made.shape[2] > DECODED_AT_ONCE else None
-            decoded = self._at_work(self.tokenizer).decode(made, chunk=chunk).float().cpu()
+            size_of_frame = (settings.height, settings.width)
+            decoded = self._at_work(self.tokenizer).decode(made, chunk=chunk, size=size_of_frame).float().cpu()
         self._refuse_what_is_no_number(decoded)
         return decoded.clamp(-1, 1)
 

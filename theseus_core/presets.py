@@ -35,6 +35,18 @@ HOURGLASS: Tree = {
     "least_time": 0.5,
 }
 
+# What of it is held out of shapes that move by themselves.
+MOVING: Tree = {
+    "scenes": ["shapes"],
+    "hold_out": WORLD["hold_out"],
+    "clips": 16_000,
+    "height": 64,
+    "width": 64,
+}
+
+# A token is a frequency of the clip's 17 frames: what a thing is, and how it moves, is in the slowest of them.
+FREQUENCIES: Tree = {"width": 192, "layers": 6, "heads": 4, "patch": 1, "frequencies": True, "shift": 3.0}
+
 # The prompts of the classic demonstration, in small: three shapes in four colours on white. Squares and triangles show what
 # "up-right" means; a circle that moves so is never seen.
 CLASSIC: Tree = {
@@ -57,6 +69,15 @@ CLASSIC: Tree = {
 
 ONE_SHAPE: Tree = {"scenes": ["shapes"], "objects": 1, "clips": 4000, "height": 64, "width": 64}
 
+SPRITES: Tree = {
+    "family": "sprites",
+    "hold_out": 0.002,
+    "frames": 5,  # of clips of 17: many clips say more of shapes than many frames
+    "max_stride": 4,
+    "pictures": 16,
+    "train": {"steps": 4000, "batch_size": 8, "lr": 1e-3, "evaluate_every": 1000, "ema": 0.99, "decay": 0.5},
+}
+
 GAN: Tree = {"steps": 5600, "schedule": "constant-linear", "decay": 0.4, "evaluate_every": 1000, "checkpoint_every": 200}
 
 # A constant rate, so that the training may be prolonged by any number of steps; the averaged weights are good at any time.
@@ -67,6 +88,15 @@ PROLONGED: Tree = {
     "evaluate_every": 500,
     "checkpoint_every": 100,
     "ema": 0.998,
+}
+
+ON_SPRITES: Tree = {
+    "text": {"max_tokens": 24, "lr_ratio": 0.1},
+    "windows": 1,
+    "hold_out": 0.005,
+    "prompts": 16,
+    "sampling": {"steps": 12, "guidance_scale": 1.5},
+    "train": {**PROLONGED, "batch_size": 64, "lr": 3e-3, "steps": 4000},
 }
 
 PRESETS: dict[str, dict[str, Tree]] = {
@@ -113,6 +143,9 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "pictures": 16,
             "train": {"steps": 2000, "batch_size": 8, "lr": 1e-3, "ema": 0.99, "decay": 0.5},
         },
+        # One moving shape as some thirty numbers a frame; and two, of which one stands still.
+        "sprites": {**SPRITES, "model": {"things": 1}, "world": {**MOVING, "objects": 1}},
+        "two-sprites": {**SPRITES, "world": MOVING},
         # The bundled model's. With fewer channels what moves fast falls apart: of 60 shapes the judge knew 49 again after a way
         # through 8 channels, and all after this one. Weak channels stay weak, so that the transformer learns what shows first.
         "world": {
@@ -173,6 +206,9 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "sampling": {"steps": 12, "guidance_scale": 3.0},
             "train": {**PROLONGED, "steps": 2000},
         },
+        # On what the vae's presets of these names give.
+        "sprites": {**ON_SPRITES, "model": FREQUENCIES, "world": {**MOVING, "objects": 1}},
+        "two-sprites": {**ON_SPRITES, "model": FREQUENCIES, "world": MOVING},
         # On what the vae's preset "shapes" gives, and as near to the noise as the transformer of this name: a shift of 8 is one
         # of 64 in the ratio of signal to noise. Down there min-SNR weights leave next to nothing, and there words have to decide.
         "ddpm-shapes": {

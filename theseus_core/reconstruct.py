@@ -33,7 +33,7 @@ def reconstruct(tokenizer: VideoTokenizer, clip: Clip, device: torch.device, dty
     with autocast(device, dtype):
         chunk = CHUNK if tokenizer.exact_in_chunks else None
         latents = tokenizer.encode(video.to(device), chunk=chunk)
-        decoded = tokenizer.decode(latents, chunk=chunk).float().cpu()
+        decoded = tokenizer.decode(latents, chunk=chunk, size=clip.frames.shape[1:3]).float().cpu()
     frames = to_frames(decoded[0])
     shown = to_video(frames).unsqueeze(0)  # what is measured is what the file will hold
     return Reconstruction(Clip(frames, clip.fps, clip.caption), float(psnr(shown, video)), float(ssim(shown, video)))

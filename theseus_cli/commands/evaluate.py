@@ -79,7 +79,7 @@ def evaluate(
     from theseus_core.pipeline import TextToVideo
     from theseus_core.recipe import describe
 
-    name = model or default_model()
+    name = model or default_model([prompt.text for prompt in draw_suite(suite.value, clips).prompts])
     pipe = TextToVideo.load(name, device, dtype.value, quantize.value)
     settings = pipe.settings(steps=steps, guidance_scale=guidance, sampler=sampler, frames=frames)
     shared = describe(pipe, name, settings, quantize.value, "none", False)

@@ -142,7 +142,7 @@ def generate(
     from theseus_core.recipe import Recipe, describe, describe_given, fit_to_video
     from theseus_core.render.video import check
 
-    name = model or default_model()
+    name = model or default_model(asked)
     if dry_run:
         plan = plan_for(device, dtype.value, quantize.value, offload.value, compile, tiling)
         unseen: dict[str, object] = {"--lora": lora, "--image": image, "--video": video, "--first-frames": first_frames}

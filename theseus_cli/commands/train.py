@@ -104,7 +104,9 @@ WorkersOption = Annotated[
 def vae(
     data: DataOption = Path("dataset"),
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.", rich_help_panel=RUN)] = Path("runs/vae"),
-    family: Annotated[str | None, typer.Option("--family", help="causal_vae; or vqvae: codes.", rich_help_panel=RUN)] = None,
+    family: Annotated[
+        str | None, typer.Option("--family", help="causal_vae; vqvae: codes; sprites: flat moving shapes.", rich_help_panel=RUN)
+    ] = None,
     preset: PresetOption = "small",
     config: ConfigOption = None,
     settings: SetOption = None,

@@ -33,6 +33,7 @@ from theseus_core.nn.grid import Grid, Size
 from theseus_core.nn.hourglass import Level
 from theseus_core.nn.packed import linear_gelu
 from theseus_core.nn.patches import patchify, unpatchify
+from theseus_core.nn.spectrum import from_spectrum, spectrum
 
 
 class Config(BaseConfig):
@@ -56,6 +57,10 @@ class Config(BaseConfig):
         "both", description="rotary (relative, in attention), sincos (absolute, added to the tokens), both, or rotary and learned"
     )
     grid: Grid | None = Field(None, description="positions as the released CogVideoX counts them; else one by one")
+    frequencies: bool = Field(
+        False,
+        description="tokens stand for frequencies of a clip's time, not for its frames: what stays or moves evenly is in a few",
+    )
     predicts: Literal["velocity", "clean"] = Field("velocity", description="what the network gives; the loss is on the velocity")
     pooled_text: bool = Field(True, description="the mean of the words steers every norm too, as the time does")
     offset: float | None = Field(None, description="a number that steers every norm too, always the same: 2 in CogVideoX1.5-5B-I2V")
@@ -85,6 +90,8 @@ class Config(BaseConfig):
     def _fits_together(self) -> Config:
         if self.positions == "learned" and self.grid is None:
             raise ValueError("learned positions need a grid, which says how many there are")
+        if self.frequencies and (self.image_channels or self.patch_frames > 1):
+            raise ValueError("frequencies have no first frame: image_channels must be 0, and patch_frames 1")
         if self.levels and self.image_channels:
             raise ValueError("levels do not take an image: image_channels must be 0")
         if self.betas and (self.predicts, self.shift, self.least_time) != ("velocity", 1.0, 0.0):
@@ -222,6 +229,8 @@ class Model(Generator):
         time = self._steer(t, text, dtype)  # (B, time width)
         words = self.text_in(text.embeddings.to(dtype))  # (B, L, D)
         seen = latents if image is None else torch.cat([latents, image], dim=1)
+        if self.config.frequencies:
+            seen = spectrum(seen.float())
         x = seen.to(dtype).permute(0, 2, 3, 4, 1)  # (B, t, h, w, Z)
         levels, passed = cast("list[Level]", list(self.levels)), []
         for level in levels:
@@ -242,6 +251,8 @@ class Model(Generator):
         for level, before in zip(reversed(levels), reversed(passed), strict=True):
             x = level.leave(before + x, time)
         predicted = x.permute(0, 4, 1, 2, 3)  # (B, Z, t, h, w)
+        if self.config.frequencies:
+            predicted = from_spectrum(predicted.float())
         return predicted if self.config.predicts == "velocity" else towards(latents, predicted, t)
 
     def _steer(self, t: Tensor, text: Text, dtype: torch.dtype) -> Tensor:

@@ -136,7 +136,7 @@ class Model(VideoTokenizer):
         mean = torch.cat(moments, dim=1)[..., : self.latent_channels]  # (B, t, h, w, Z)
         return ((mean - self.mean) / self.std).permute(0, 4, 1, 2, 3)  # (B, Z, t, h, w)
 
-    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+    def decode(self, latents: Tensor, chunk: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
         if latents.ndim != 5 or latents.shape[1] != self.latent_channels:
             raise TheseusError(f"latents must be (B, {self.latent_channels}, t, h, w), not: {tuple(latents.shape)}")
         _check_chunk(chunk)

@@ -213,7 +213,7 @@ class Model(VideoTokenizer):
         scale = self.config.scaling_factor
         return mean * scale, (0.5 * log_variance.clamp(-30, 20)).exp() * scale
 
-    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+    def decode(self, latents: Tensor, chunk: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
         """As `VideoTokenizer.decode`, but `chunk` decides the result; None is the release's `CHUNK`."""
         if latents.ndim != 5 or latents.shape[1] != self.latent_channels:
             raise TheseusError(f"latents must be (B, {self.latent_channels}, t, h, w), not: {tuple(latents.shape)}")

@@ -37,7 +37,7 @@ class Model(VideoTokenizer):
         self.check_size(*video.shape[2:])
         return video
 
-    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+    def decode(self, latents: Tensor, chunk: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
         return latents
 
     def calibrate(self, videos: Iterable[Tensor]) -> None:

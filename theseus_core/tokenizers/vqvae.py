@@ -177,7 +177,7 @@ class Model(VideoTokenizer):
         codes = [self.quantizer.encode(self.encoder(video[:, :, a:b], cache)) for a, b in zip(starts, ends, strict=True)]
         return torch.cat(codes, dim=1).unsqueeze(1)  # (B, 1, t, h, w)
 
-    def decode(self, latents: Tensor, chunk: int | None = None) -> Tensor:
+    def decode(self, latents: Tensor, chunk: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
         if latents.ndim != 5 or latents.shape[1] != 1 or latents.is_floating_point():
             raise TheseusError(f"codes must be whole numbers (B, 1, t, h, w), not: {latents.dtype} {tuple(latents.shape)}")
         _check_chunk(chunk)

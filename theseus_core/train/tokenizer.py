@@ -103,7 +103,7 @@ def _draw_reconstructions(tokenizer: VideoTokenizer, dataset: Clips, clips: Sequ
     for clip in clips:
         video = stack_windows(dataset, [clip], frames)
         latents.append(tokenizer.encode(video.to(device)))
-        back = tokenizer.decode(latents[-1]).float().cpu()
+        back = tokenizer.decode(latents[-1], size=(video.shape[3], video.shape[4])).float().cpu()
         scores.append(_likeness(back, video))
         record = dataset.records[clip]
         originals.append(Clip(to_frames(video[0]), record.fps, record.captions[0]))
