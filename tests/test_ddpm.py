@@ -15,6 +15,7 @@ from theseus_core.diffusion.discrete import DiscretePath
 from theseus_core.errors import TheseusError
 from theseus_core.generators.ddpm import Model
 from theseus_core.nn.cross import CrossAttention
+from theseus_core.nn.spectrum import spectrum
 from theseus_core.registry import build
 
 CPU = torch.device("cpu")
@@ -213,6 +214,18 @@ def test_a_clip_follows_from_its_noise_alone(sampler: str) -> None:
     one = Text(mask=text.mask[1:], embeddings=text.embeddings[1:])
     torch.testing.assert_close(model.sample(noise[1:], one, one, **ways), both[1:], atol=1e-4, rtol=1e-4)
     assert torch.equal(model.sample(noise, text, text, **ways), both)
+
+
+@torch.no_grad()
+def test_tokens_may_stand_for_frequencies() -> None:
+    plain, other = small(), small(frequencies=True)
+    for p in plain.parameters():
+        p.add_(0.05 * torch.randn_like(p))
+    other.load_state_dict(plain.state_dict())
+    clip, t = torch.randn(2, 4, 5, 4, 4), torch.tensor([0.3, 0.8])
+    found, expected = spectrum(other.predict(clip, t, words())), plain.predict(spectrum(clip), t, words())
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(other.predict(clip, t, words()), plain.predict(clip, t, words()), atol=1e-2)
 
 
 def test_pixels_are_seen_in_squares_and_sizes_that_do_not_fit_are_refused() -> None:

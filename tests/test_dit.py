@@ -14,6 +14,7 @@ from theseus_core.generators.dit import Block, Model, patchify, unpatchify
 from theseus_core.nn import attention
 from theseus_core.nn.attention import attend, rotary_3d, rotate, unrotated
 from theseus_core.nn.embeddings import sincos_3d
+from theseus_core.nn.spectrum import from_spectrum, spectrum
 from theseus_core.registry import build
 from theseus_core.text.builtin import vocabulary_of
 from theseus_core.words import words
@@ -223,6 +224,36 @@ def test_the_mean_of_the_words_steers_where_asked_for(pooled: bool, text: Text) 
         assert text.embeddings is not None
         other = replace(text, embeddings=text.embeddings + torch.randn_like(text.embeddings))
         assert torch.equal(model.velocity(latents, t, text), model.velocity(latents, t, other)) != pooled
+
+
+def test_frequencies_undo_themselves_and_what_stays_is_in_the_first() -> None:
+    torch.manual_seed(0)
+    clip = torch.randn(2, 4, 17, 2, 3)
+    torch.testing.assert_close(from_spectrum(spectrum(clip)), clip)
+    torch.testing.assert_close(spectrum(clip).square().sum(), clip.square().sum())  # noise stays noise
+    still = clip[:, :, :1].expand_as(clip)
+    assert spectrum(still)[:, :, 1:].abs().max() < 1e-5 and spectrum(still)[:, :, 0].abs().min() > 0
+    even = torch.linspace(-1, 1, 17).view(1, 1, 17, 1, 1)
+    assert spectrum(even)[0, 0, :2].square().sum() > 0.98 * even.square().sum()
+
+
+@torch.no_grad()
+def test_tokens_may_stand_for_frequencies(text: Text) -> None:
+    plain, other = (build("generators", "dit", "debug", {"frequencies": on}) for on in (False, True))
+    for p in plain.parameters():
+        p.add_(0.05 * torch.randn_like(p))
+    other.load_state_dict(plain.state_dict())
+    assert isinstance(plain, Model) and isinstance(other, Model)
+    clip, t = torch.randn(2, 4, 5, 4, 4), torch.tensor([0.3, 0.8])
+    torch.testing.assert_close(
+        spectrum(other.velocity(clip, t, text)), plain.velocity(spectrum(clip), t, text), atol=1e-5, rtol=1e-4
+    )
+    assert not torch.allclose(other.velocity(clip, t, text), plain.velocity(clip, t, text), atol=1e-2)
+
+
+def test_frequencies_have_no_first_frame() -> None:
+    with pytest.raises(TheseusError, match="frequencies have no first frame"):
+        build("generators", "dit", "debug", {"frequencies": True, "image_channels": 4})
 
 
 def test_text_positions_are_not_turned() -> None:

@@ -223,6 +223,15 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "sampling": {"steps": 20, "guidance_scale": 3.0},
             "train": {**PROLONGED, "steps": 4000},
         },
+        # On what the vae's preset "sprites" gives.
+        "ddpm-sprites": {
+            **ON_SPRITES,
+            "family": "ddpm",
+            "model_preset": "tiny",
+            "model": {"patch": 1, "frequencies": True, "snr_shift": 9.0, "min_snr_gamma": 0.0},
+            "sampling": {"steps": 20, "guidance_scale": 1.5},
+            "world": {**MOVING, "objects": 1},
+        },
         # Both on what the vae's presets of these names give.
         "codes": {
             "family": "autoregressive",

@@ -63,6 +63,7 @@ FLIPS: dict[str, tuple[Any, str]] = {
     "model.heads": (1, "parameters"),
     "model.time_width": (32, "parameters"),
     "model.pooled_text": (False, "parameters"),
+    "model.frequencies": (True, "weights"),
     "model.prediction": ("clean", "weights"),
     "model.schedule": ("linear", "weights"),
     "model.zero_terminal_snr": (False, "weights"),

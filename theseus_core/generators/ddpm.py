@@ -31,6 +31,7 @@ from theseus_core.nn.cross import CrossAttention
 from theseus_core.nn.embeddings import TimeEmbedding, masked_mean, sincos_3d
 from theseus_core.nn.packed import linear_gelu
 from theseus_core.nn.patches import patchify, unpatchify
+from theseus_core.nn.spectrum import from_spectrum, spectrum
 
 Size = tuple[int, int, int]  # tokens along time, height and width
 
@@ -51,6 +52,10 @@ class Config(BaseConfig):
     heads: int = Field(6, ge=1, description="G, attention heads; width / heads must be a multiple of 16")
     time_width: int = Field(128, ge=2, description="width of the embedded time, which steers every norm")
     pooled_text: bool = Field(True, description="the mean of the words steers every norm too, as the time does")
+    frequencies: bool = Field(
+        False,
+        description="tokens stand for frequencies of a clip's time, not for its frames: what stays or moves evenly is in a few",
+    )
     prediction: Literal["v", "epsilon", "clean"] = Field(
         "v", description="what the network gives: alpha * noise - sigma * clean, the noise, or the clean clip"
     )
@@ -194,6 +199,8 @@ class Model(Generator):
         """What the path's `target` is, as predicted from a noisy clip (B, Z, t, h, w) at times (B,)."""
         assert text.embeddings is not None
         size, dtype = self._grid(noisy), self.norm.weight.dtype
+        if self.config.frequencies:
+            noisy = spectrum(noisy.float())
         time = self._steer(t, text, dtype)  # (B, time width)
         words = self.text_norm(self.text_in(text.embeddings.to(dtype)))  # (B, L, D)
         x = patchify(noisy.to(dtype).permute(0, 2, 3, 4, 1), self.config.stride)  # (B, t, h / stride, w / stride, Z stride^2)
@@ -203,7 +210,8 @@ class Model(Generator):
         shift, scale = self.modulation(time)[:, None, None].chunk(2, dim=-1)
         out = self.patch_out(_steered(tokens, shift, scale)).unflatten(2, size[1:])  # (B, t', h', w', encoder width patch^2)
         x = self._convolved(self.decoder, seen + unpatchify(out, self.config.patch, self.patch_frames), time)
-        return unpatchify(self.out(self.norm(x)), self.config.stride).permute(0, 4, 1, 2, 3)  # (B, Z, t, h, w)
+        predicted = unpatchify(self.out(self.norm(x)), self.config.stride).permute(0, 4, 1, 2, 3)  # (B, Z, t, h, w)
+        return from_spectrum(predicted.float()) if self.config.frequencies else predicted
 
     def _steer(self, t: Tensor, text: Text, dtype: torch.dtype) -> Tensor:
         """(B, time width): what moves and stretches what every norm gives."""

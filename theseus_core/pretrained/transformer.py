@@ -164,6 +164,7 @@ def describe(config: dit.Config) -> Described:
         "pooled_text": (config.pooled_text, False),
         "norms_at_end": (config.norms_at_end, 2),
         "positions": (config.positions in ("rotary", "sincos", "learned"), True),
+        "frequencies": (config.frequencies, False),
         "offset": (config.offset in (None, IMAGE_OFFSET), True),
         "grid.squeeze": (grid is None or not grid.squeeze or config.patch_frames == 1, True),
     }
