@@ -1,9 +1,9 @@
-"""The model that ships with the package, made from nothing: trained, exported, scored, and described in its card.
+"""A model that ships with the package, made from nothing: trained, exported, scored, and described in its card.
 
-    python -m benchmarks.bundled [-o FOLDER] [--model FOLDER]
+    python -m benchmarks.bundled world | shapes [-o FOLDER] [--model FOLDER]
 
-Runs the commands as a user would, with the preset `world`. Each of them goes on where it was stopped, so this may be killed and
-started again. Draws the contact sheets in docs/ too. With `--model` the model goes to another place than into the package.
+Runs the commands as a user would, with the presets `world`, or `two-sprites`. Each of them goes on where it was stopped, so this
+may be killed and started again. Draws a contact sheet in docs/ too. With `--model` the model goes elsewhere than into the package.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import machine
 from benchmarks.from_scratch import ROOT, theseus
@@ -23,43 +24,53 @@ from theseus_core.render.video import read
 from theseus_core.train.journal import read_journal
 from theseus_core.world.scenes import SCENES
 
-NAME = "world"
-BUNDLED = ROOT / "theseus_core/bundled" / NAME
-SUITES = ("shapes", "scenes")
-FRAMES = 17
+FRAMES, SIZE = 17, "128"
 MOST_MIB = 40
 
 
-def train(output: Path) -> None:
+class Recipe(NamedTuple):
+    """How a bundled model is made, and what it is scored by; of the last of its suites the contact sheet shows so many clips."""
+
+    preset: str
+    suites: tuple[str, ...]
+    shown: int
+
+
+RECIPES = {
+    "world": Recipe("world", ("shapes", "scenes"), len(SCENES)),
+    "shapes": Recipe("two-sprites", ("shapes",), 40),
+}
+
+
+def train(output: Path, preset: str) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for part in ("vae", "transformer"):
-        theseus(output, "train", part, "--data", "world", "--preset", NAME)
+        theseus(output, "train", part, "--data", "world", "--preset", preset)
 
 
 def export(output: Path, model: Path) -> None:
     """In fp16: of the halves it keeps the weights nearer to what was trained."""
     copy = output / "exported"
     shutil.rmtree(copy, ignore_errors=True)
-    theseus(output, "models", "export", "runs/transformer", str(copy), "--dtype", "fp16")
+    theseus(output, "models", "export", "runs/transformer", str(copy), "--dtype", "fp16", "--size", SIZE)
     with replacing(model) as part:
         shutil.copytree(copy, part)
 
 
-def evaluate(output: Path, model: Path) -> dict[str, Any]:
-    """The summaries of both suites; a folder of an older model's clips is made anew."""
+def evaluate(output: Path, model: Path, suites: Sequence[str]) -> dict[str, Any]:
+    """The summaries of the suites; a folder of an older model's clips is made anew."""
     found = {}
-    for suite in SUITES:
+    for suite in suites:
         shutil.rmtree(output / "evaluation" / suite, ignore_errors=True)
         found[suite] = json.loads(theseus(output, "evaluate", "--suite", suite, "--model", str(model), "--json")[1])
     return found
 
 
-def draw(output: Path, folder: Path) -> None:
-    """A clip of every scene, and forty of shapes: the first of the evaluation, none of them chosen."""
-    for suite, count in (("shapes", 40), ("scenes", len(SCENES))):
-        prompts = read_json(output / "evaluation" / suite / "report.json")["prompts"][:count]
-        clips = [read(output / "evaluation" / suite / "clips" / f"{prompt['name']}.mp4", FRAMES) for prompt in prompts]
-        contact_sheet(clips, folder / f"bundled-{suite}.png", labels=[prompt["text"] for prompt in prompts], height=64)
+def draw(output: Path, suite: str, count: int, folder: Path) -> None:
+    """The first clips of an evaluation, none of them chosen: of scenes one of each."""
+    prompts = read_json(output / "evaluation" / suite / "report.json")["prompts"][:count]
+    clips = [read(output / "evaluation" / suite / "clips" / f"{prompt['name']}.mp4", FRAMES) for prompt in prompts]
+    contact_sheet(clips, folder / f"bundled-{suite}.png", labels=[prompt["text"] for prompt in prompts], height=64)
 
 
 def minutes(run: Path) -> float:
@@ -67,40 +78,35 @@ def minutes(run: Path) -> float:
     return float([line["seconds"] for line in read_journal(run / "metrics.jsonl") if "seconds" in line][-1]) / 60
 
 
-def card(output: Path, model: Path, found: dict[str, Any]) -> str:
-    made = read_json(model / "model.json")["made_by"]["settings"]
-    defaults = read_json(model / "model.json")["defaults"]
-    knows, words = read_knows(model), vocabulary(model) or []
+def card(name: str, output: Path, model: Path, found: dict[str, Any]) -> str:
+    described = read_json(model / "model.json")
+    made, defaults, parts = described["made_by"]["settings"], described["defaults"], described["parts"]
+    words = vocabulary(model) or []
     size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 2**20
     assert size <= MOST_MIB, f"{size:.1f} MiB"
-    scenes = sorted(set(knows) - {"shapes"})
     on = machine.measure()
     cost = {part: minutes(output / "runs" / part) for part in ("vae", "transformer")}
-    return f"""# The model that ships with Theseus
+    return f"""# A model that ships with Theseus: {name}
 
 Makes {defaults["frames"]} frames of {defaults["width"]}x{defaults["height"]} at {defaults["fps"]:g} a second, from words, in \
-{defaults["steps"]} steps. {size:.1f} MiB in fp16: `causal_vae`, `dit`, and the built-in text encoder.
+{defaults["steps"]} steps. {size:.1f} MiB in fp16: `{parts["tokenizer"]}`, `{parts["generator"]}`, and the built-in text encoder.
 
 ## What it knows
 
 The procedural world of `theseus_core/world`, and nothing else: it has seen no photograph and no film.
 
-- Moving shapes: circle, square, triangle, star, diamond, ring, cross, heart, in ten colours, on white, black, grey or a gradient;
-  in eight directions, bouncing, zigzag, in a circle, growing, shrinking, spinning; slow or fast; one, or one above, below, left or
-  right of another that stands still.
-- {len(scenes)} scenes: {", ".join(scenes)}.
-
-{len(words)} words. `theseus models show {NAME}` lists examples; `theseus generate` names the words of a prompt that
+{knowledge(model)}
+{len(words)} words. `theseus models show {name}` lists examples; `theseus generate` names the words of a prompt that
 it does not know.
 
 ## What it was made from
 
-{made["world"]["clips"]:,} drawn clips with captions from a grammar, half of them shapes and half scenes; no file,
-no download, no one's work. Held out of the training: {"; ".join(made["world"]["hold_out"])}.
+{made["world"]["clips"]:,} drawn clips with captions from a grammar; no file, no download, no one's work.
+Held out of the training: {"; ".join(made["world"]["hold_out"])}.
 
-`python -m benchmarks.bundled` makes it again from nothing, with the preset `{NAME}`: {made["train"]["steps"]:,} steps of \
-{made["train"]["batch_size"]} clips. Training took {cost["vae"]:.0f} minutes for the autoencoder and
-{cost["transformer"]:.0f} for the transformer ({on["device"]}, {on["threads"]} threads, busy with other work too).
+`python -m benchmarks.bundled {name}` makes it again from nothing, with the preset `{RECIPES[name].preset}`: \
+{made["train"]["steps"]:,} steps of {made["train"]["batch_size"]} clips. Training took {cost["vae"]:.0f} minutes for the autoencoder
+and {cost["transformer"]:.0f} for the transformer ({on["device"]}, busy with other work too).
 
 ## Scores
 
@@ -110,9 +116,30 @@ Measured on the files that `theseus evaluate` wrote and read back.
 ## Limits
 
 {unready(found)}- Anything outside the world comes out as the nearest thing inside it, or as nothing in particular.
-- Fine detail is soft: a token of the transformer stands for 32x32 pixels and four frames.
-- Other sizes and lengths than its own were never trained.
+{FINE[parts["tokenizer"]]}- Other lengths than its own were never trained.
 """
+
+
+FINE = {  # what a picture cannot be, by how it is made
+    "causal_vae": "- Fine detail is soft: a token of the transformer stands for 32x32 pixels and four frames.\n"
+    "- Other sizes than its own were never trained.\n",
+    "sprites": "- Flat shapes on a smooth ground, at any size, and no other picture: see docs/tokenizers.md.\n",
+}
+
+
+def knowledge(model: Path) -> str:
+    knows = read_knows(model)
+    lines = []
+    if "shapes" in knows:
+        lines.append(
+            "- Moving shapes: circle, square, triangle, star, diamond, ring, cross, heart, in ten colours, on white, black, grey\n"
+            "  or a gradient; in eight directions, bouncing, zigzag, in a circle, growing, shrinking, spinning; slow or fast; one, or\n"
+            "  one above, below, left or right of another that stands still."
+        )
+    scenes = sorted(set(knows) - {"shapes"})
+    if scenes:
+        lines.append(f"- {len(scenes)} scenes: {', '.join(scenes)}.")
+    return "\n".join(lines) + "\n"
 
 
 def unready(found: dict[str, Any]) -> str:
@@ -120,18 +147,20 @@ def unready(found: dict[str, Any]) -> str:
     weak = []
     if found["shapes"]["scores"]["seen"]["all three"]["share"] < 0.5:
         weak.append("shapes with the shape, colour and motion that were asked for")
-    scenes = found["scenes"]["scores"]["seen"]
+    scenes = found["scenes"]["scores"]["seen"] if "scenes" in found else {}
     weak += [key for key, score in scenes.items() if score["share"] < 0.5]
     return f"- It was trained too briefly, and mostly fails at: {', '.join(weak)}.\n" if weak else ""
 
 
 def scores(found: dict[str, Any]) -> str:
     """A table of the shapes, one of the scenes, and what else was measured."""
-    shapes, scenes = found["shapes"], found["scenes"]
+    shapes = found["shapes"]
     seen, held = shapes["scores"]["seen"], shapes["scores"]["held_out"]
     rows = [f"| {key.replace('_', ' ')} | {cell(seen.get(key))} | {cell(held.get(key))} |" for key in dict.fromkeys([*seen, *held])]
-    lines = ["| shapes | combinations seen | never seen |", "|---|---|---|", *rows, "", "| scenes | |", "|---|---|"]
-    lines += [f"| {key} | {cell(score)} |" for key, score in scenes["scores"]["seen"].items()]
+    lines = ["| shapes | combinations seen | never seen |", "|---|---|---|", *rows]
+    if "scenes" in found:
+        lines += ["", "| scenes | |", "|---|---|"]
+        lines += [f"| {key} | {cell(score)} |" for key, score in found["scenes"]["scores"]["seen"].items()]
     for name, each in found.items():
         other = each["diversity"]
         lines += [
@@ -148,14 +177,17 @@ def cell(score: dict[str, Any] | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, default=Path("runs/bundled"))
-    parser.add_argument("--model", type=Path, default=BUNDLED)
+    parser.add_argument("name", choices=list(RECIPES))
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--model", type=Path)
     arguments = parser.parse_args()
-    output, model = arguments.output.absolute(), arguments.model.absolute()
-    train(output)
+    recipe = RECIPES[arguments.name]
+    output = (arguments.output or Path("runs/bundled") / arguments.name).absolute()
+    model = (arguments.model or ROOT / "theseus_core/bundled" / arguments.name).absolute()
+    train(output, recipe.preset)
     export(output, model)
-    text = card(output, model, evaluate(output, model))
-    draw(output, ROOT / "docs")
+    text = card(arguments.name, output, model, evaluate(output, model, recipe.suites))
+    draw(output, recipe.suites[-1], recipe.shown, ROOT / "docs")
     (model / "CARD.md").write_text(text, encoding="utf-8")
     print(text)
 

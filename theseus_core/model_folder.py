@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import nn
 
 import theseus_core.bundled
-from theseus_core.config import Config, Tree, dump, validate
+from theseus_core.config import Config, Tree, dump, merge, validate
 from theseus_core.contracts import Consumes, Generator, TextEncoder, VideoTokenizer
 from theseus_core.device import DTYPES
 from theseus_core.errors import TheseusError, nearest
@@ -37,7 +37,7 @@ from theseus_core.pretrained.folder import (
     save_released,
 )
 from theseus_core.pretrained.vae import load_vae
-from theseus_core.registry import HALVES, Group, family, halve_weights, load_part, names, save_part
+from theseus_core.registry import HALVES, Group, blueprint, family, halve_weights, load_part, names, save_part
 from theseus_core.words import content
 
 FORMAT = 1
@@ -164,14 +164,15 @@ def _describe_in(folder: Path, families: Tree, described: Tree, knows: Mapping[s
         write_json(folder / KNOWS, {group: list(prompts) for group, prompts in knows.items()})
 
 
-def export_model(folder: Path, target: Path, dtype: str = "bf16") -> Path:
+def export_model(folder: Path, target: Path, dtype: str = "bf16", size: tuple[int, int] | None = None) -> Path:
     """A copy of a model folder with weights of half the size: to ship, and not to train on with.
 
     Args:
         dtype: bf16 or fp16. It is read back as fp32, rounded.
+        size: (height, width) of the videos that the copy makes unless asked otherwise; None for what the model makes.
 
     Raises:
-        TheseusError: the folder is damaged, its weights do not fit into `dtype`, or there is something at `target` already.
+        TheseusError: the folder is damaged, it cannot make that size, its weights do not fit into `dtype`, or there is something at `target` already.
     """
     describe(folder)
     if is_released(folder):
@@ -179,6 +180,9 @@ def export_model(folder: Path, target: Path, dtype: str = "bf16") -> Path:
     if dtype not in HALVES:
         raise TheseusError(f"not half a precision: {dtype}", hint=nearest(dtype, list(HALVES)))
     _refuse_what_is_there(target)
+    tree = read_json(folder / "model.json")
+    if size is not None:
+        tree["defaults"] = dump(_resized(folder, tree, size))
     with replacing(target) as part:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             copy = part / path.relative_to(folder)
@@ -187,7 +191,20 @@ def export_model(folder: Path, target: Path, dtype: str = "bf16") -> Path:
                 halve_weights(path, copy, dtype)
             else:
                 shutil.copyfile(path, copy)
+        if size is not None:
+            write_json(part / "model.json", tree)
     return target
+
+
+def _resized(folder: Path, tree: Tree, size: tuple[int, int]) -> Settings:
+    """The settings of a model's videos at another size that it can make."""
+    if tree.get("defaults") is None:
+        raise TheseusError(f"a tokenizer alone makes no videos, of no size: {folder}", hint="leave out --size")
+    settings = validate(Settings, merge(tree["defaults"], {"height": size[0], "width": size[1]}))
+    tokenizer, generator = (blueprint(folder / part, GROUPS[part]) for part in ("tokenizer", "generator"))
+    assert isinstance(tokenizer, VideoTokenizer) and isinstance(generator, Generator)
+    tokenizer.check_size(settings.frames, *size, generator.patch)
+    return settings
 
 
 def export_released(folder: Path, target: Path, dtype: str = "bf16") -> Path:

@@ -20,6 +20,7 @@ from theseus_core.data.clip import Clip
 from theseus_core.data.writer import write_dataset
 from theseus_core.doctor import Finding
 from theseus_core.errors import TheseusError
+from theseus_core.render.video import read
 
 Theseus = Callable[..., Any]
 
@@ -253,6 +254,17 @@ def test_a_long_list_of_what_a_model_knows_is_cut_evenly(theseus: Theseus, here:
     result = theseus("models", "show", "runs/transformer")
     assert "7 prompt 0; 7 prompt 3; 7 prompt 6; 7 prompt 9" in result.err
     assert "prompt 1;" not in result.err
+
+
+def test_an_export_may_make_another_size_by_default(theseus: Theseus, here: Path) -> None:
+    assert theseus("models", "export", "runs/transformer", "wide", "--size", "48x32").code == 0
+    assert json.loads((here / "wide/model.json").read_text())["defaults"]["width"] == 48
+    assert theseus("generate", "a red circle", "--model", "wide", "-o", "wide.mp4").code == 0
+    assert read(here / "wide.mp4", 5).frames.shape[1:3] == (32, 48)
+    wrong = theseus("models", "export", "runs/transformer", "odd", "--size", "50x32")
+    assert wrong.code == 1 and "50x32" in wrong.err and not (here / "odd").exists()
+    assert theseus("models", "export", "runs/vae", "odd", "--size", "32").code == 1
+    assert theseus("models", "export", "runs/transformer", "odd", "--size", "32", "--layout", "diffusers").code == 2
 
 
 def test_an_exported_model_generates(theseus: Theseus, here: Path) -> None:

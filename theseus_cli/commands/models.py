@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from theseus_cli import console
-from theseus_cli.options import JsonOption
+from theseus_cli.options import JsonOption, parse_size
 
 app = typer.Typer(help="What can be generated with here: runs of this folder, and what came with the package.")
 NameArgument = Annotated[str, typer.Argument(help="A run, a model folder, a bundled or a hub name.", show_default=False)]
@@ -88,14 +88,23 @@ def export(
     layout: Annotated[
         Layout, typer.Option("--layout", help="Theseus' own files, or those that diffusers reads as a CogVideoX.")
     ] = Layout.theseus,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", help="What it makes unless asked otherwise: 128, or WIDTHxHEIGHT.", show_default="as it is"),
+    ] = None,
 ) -> None:
     """Copy a model for others, with weights of half the size."""
     from theseus_core.model_folder import export_model, export_released, find_model, summary
 
     if dtype == Precision.fp32 and layout == Layout.theseus:
         raise typer.BadParameter("a copy is of half the size; fp32 is for --layout diffusers", param_hint="--dtype")
+    if size and layout == Layout.diffusers:
+        raise typer.BadParameter("that layout says no size", param_hint="--size")
     folder = find_model(name, "tokenizer")  # that alone would do too
-    (export_released if layout == Layout.diffusers else export_model)(folder, output, dtype.value)
+    if layout == Layout.diffusers:
+        export_released(folder, output, dtype.value)
+    else:
+        export_model(folder, output, dtype.value, parse_size(size) if size else None)
     before, after = (summary(name, place)["bytes"] / 2**20 for place in (folder, output))
     console.say(f"wrote {output}: weights in {dtype}, {before:.1f} MiB became {after:.1f}")
     console.emit(output)
