@@ -131,11 +131,11 @@ def knowledge(model: Path) -> str:
     knows = read_knows(model)
     lines = []
     if "shapes" in knows:
-        lines.append(
-            "- Moving shapes: circle, square, triangle, star, diamond, ring, cross, heart, in ten colours, on white, black, grey\n"
-            "  or a gradient; in eight directions, bouncing, zigzag, in a circle, growing, shrinking, spinning; slow or fast; one, or\n"
-            "  one above, below, left or right of another that stands still."
-        )
+        lines += [
+            "- Moving shapes: circle, square, triangle, star, diamond, ring, cross, heart, in ten colours, on white, black, grey",
+            "  or a gradient; in eight directions, bouncing, zigzag, in a circle, growing, shrinking, spinning; slow or fast; one,",
+            "  or one above, below, left or right of another that stands still.",
+        ]
     scenes = sorted(set(knows) - {"shapes"})
     if scenes:
         lines.append(f"- {len(scenes)} scenes: {', '.join(scenes)}.")

@@ -172,7 +172,8 @@ def export_model(folder: Path, target: Path, dtype: str = "bf16", size: tuple[in
         size: (height, width) of the videos that the copy makes unless asked otherwise; None for what the model makes.
 
     Raises:
-        TheseusError: the folder is damaged, it cannot make that size, its weights do not fit into `dtype`, or there is something at `target` already.
+        TheseusError: the folder is damaged, it cannot make that size, its weights do not fit into `dtype`, or there is something
+            at `target` already.
     """
     describe(folder)
     if is_released(folder):
