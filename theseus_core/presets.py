@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from theseus_core.config import Tree
+from theseus_core.config import Tree, merge
 
 # The world that the bundled model was trained on. What is held out of it shows whether a model puts together what it knows.
 WORLD: Tree = {
@@ -208,7 +208,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         },
         # On what the vae's presets of these names give.
         "sprites": {**ON_SPRITES, "model": FREQUENCIES, "world": {**MOVING, "objects": 1}},
-        "two-sprites": {**ON_SPRITES, "model": FREQUENCIES, "world": MOVING},
+        "two-sprites": merge(ON_SPRITES, {"model": FREQUENCIES, "world": MOVING, "train": {"steps": 1900}}),
         # On what the vae's preset "shapes" gives, and as near to the noise as the transformer of this name: a shift of 8 is one
         # of 64 in the ratio of signal to noise. Down there min-SNR weights leave next to nothing, and there words have to decide.
         "ddpm-shapes": {
