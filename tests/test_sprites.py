@@ -172,6 +172,13 @@ def test_nothing_at_all_is_a_ground_with_nothing_on_it(sprites: Model) -> None:
     torch.testing.assert_close(sprites.decode(latents, size=(32, 32)), video, atol=0.02, rtol=0)
 
 
+def test_of_frames_with_nothing_on_them_nothing_is_learned() -> None:
+    model = build("tokenizers", "sprites", "debug")
+    terms = model(Batch(video=torch.zeros(1, 3, 2, 32, 32)))
+    terms["loss"].backward()
+    assert float(terms["loss"].detach()) == 0 and all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
 def test_latents_of_another_shape_are_refused(sprites: Model) -> None:
     with pytest.raises(TheseusError, match="latents must be"):
         sprites.decode(torch.zeros(1, sprites.latent_channels, 3, 2, 2), size=(32, 32))

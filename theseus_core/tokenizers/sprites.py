@@ -147,6 +147,8 @@ class Model(VideoTokenizer):
         c, pictures = self.config, batch.video.transpose(1, 2).flatten(0, 1)
         _, places, views = self._find(pictures)
         there = places[..., -1].flatten() > 0
+        if not there.any():  # nothing to learn from, and no mean of nothing
+            return {"loss": 0.0 * torch.stack([p.sum() for p in self.parameters()]).sum()}
         places, views = places.flatten(0, 1)[there], views.flatten(0, 1)[there]
         angles = 2 * math.pi * torch.rand(TURNS, len(views), device=views.device)
         window = torch.cat([self._window(places, views), *(self._window(places, views, angle) for angle in angles)])
@@ -169,15 +171,13 @@ class Model(VideoTokenizer):
             "shape": told[:, PLACE - 1 :].square().mean(),
         }
         loss = c.l1_weight * terms["l1"] + c.mse_weight * terms["mse"] + c.shape_weight * terms["shape"]
-        if not len(views):  # nothing to learn from, and no mean of nothing
-            return {"loss": 0.0 * sum(p.sum() for p in self.parameters())}  # type: ignore[dict-item]
         return {"loss": loss, **terms}
 
     @torch.no_grad()
     def calibrate(self, videos: Iterable[Tensor]) -> None:
         seen = torch.cat([self._numbers(video).flatten(0, 1).double() for video in videos])
         self.mean.copy_(seen.mean(0))
-        shows = torch.ones(self.latent_channels)
+        shows = torch.ones_like(self.std)
         things, slopes = self._things(shows), shows[-GROUND:].view(3, 3)[:, 1:]
         things[:, :3], things[:, PLACE:], slopes[:] = PLACES, SHAPES, SLOPES
         # what never changes stays small: a deviation of nothing would make noise of it
