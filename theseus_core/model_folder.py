@@ -181,9 +181,7 @@ def export_model(folder: Path, target: Path, dtype: str = "bf16", size: tuple[in
     if dtype not in HALVES:
         raise TheseusError(f"not half a precision: {dtype}", hint=nearest(dtype, list(HALVES)))
     _refuse_what_is_there(target)
-    tree = read_json(folder / "model.json")
-    if size is not None:
-        tree["defaults"] = dump(_resized(folder, tree, size))
+    described = _resized(folder, size) if size is not None else None  # before anything is written
     with replacing(target) as part:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             copy = part / path.relative_to(folder)
@@ -192,20 +190,21 @@ def export_model(folder: Path, target: Path, dtype: str = "bf16", size: tuple[in
                 halve_weights(path, copy, dtype)
             else:
                 shutil.copyfile(path, copy)
-        if size is not None:
-            write_json(part / "model.json", tree)
+        if described is not None:
+            write_json(part / "model.json", described)
     return target
 
 
-def _resized(folder: Path, tree: Tree, size: tuple[int, int]) -> Settings:
-    """The settings of a model's videos at another size that it can make."""
+def _resized(folder: Path, size: tuple[int, int]) -> Tree:
+    """`model.json` of a model folder, with another size of its videos, which it can make."""
+    tree = describe(folder)
     if tree.get("defaults") is None:
         raise TheseusError(f"a tokenizer alone makes no videos, of no size: {folder}", hint="leave out --size")
     settings = validate(Settings, merge(tree["defaults"], {"height": size[0], "width": size[1]}))
     tokenizer, generator = (blueprint(folder / part, GROUPS[part]) for part in ("tokenizer", "generator"))
     assert isinstance(tokenizer, VideoTokenizer) and isinstance(generator, Generator)
     tokenizer.check_size(settings.frames, *size, generator.patch)
-    return settings
+    return {**tree, "defaults": dump(settings)}
 
 
 def export_released(folder: Path, target: Path, dtype: str = "bf16") -> Path:

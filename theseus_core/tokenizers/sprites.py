@@ -155,15 +155,15 @@ class Model(VideoTokenizer):
         places = places.repeat(1 + TURNS, 1)
         told = self.look(window).float()
         told = told + c.noise * torch.randn_like(told) * (1 - 0.9 * (torch.arange(told.shape[1], device=told.device) < PLACE - 1))
-        place = torch.cat([told[:, :2], told[:, 2:3], places[:, 3:6] + told[:, 3:6]], dim=-1)
         line = axes(c.canvas, c.canvas, views.device)[0] * REACH
-        stretch = (0.5 * place[:, 2:3]).clamp(-3, 3).exp() * REACH
-        rows, columns = (line - place[:, :1]) / stretch, (line - place[:, 1:2]) / stretch
+        stretch = (0.5 * told[:, 2:3]).clamp(-3, 3).exp() * REACH
+        rows, columns = (line - told[:, :1]) / stretch, (line - told[:, 1:2]) / stretch
         covered = _sample(self.canvas(told[:, PLACE - 1 :]), rows[:, :, None], columns[:, None, :], c.canvas, c.canvas, "zeros")
         target, behind = window[:, :3], window[:, :3] - window[:, 3:6]
-        output = behind + covered * (place[:, 3:6, None, None] - behind)
+        colour = places[:, 3:6] + told[:, 3:6]
+        output = behind + covered * (colour[:, :, None, None] - behind)
         # a share of the frame as large as the window's: what is large shows more
-        weight = (place.new_tensor(UNIT * REACH) * (0.5 * places[:, 2]).exp()).square()[:, None, None, None]
+        weight = (REACH * _half_width(places)).square()[:, None, None, None]
         error = output - target
         terms = {
             "l1": (weight * error.abs()).mean(),
