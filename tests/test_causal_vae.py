@@ -9,8 +9,9 @@ from torch import Tensor
 from theseus_core.contracts import Batch
 from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr
+from theseus_core.nn.patching import patchify, unpatchify
 from theseus_core.registry import build
-from theseus_core.tokenizers.causal_vae import Model, patchify, unpatchify
+from theseus_core.tokenizers.causal_vae import Model
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +95,8 @@ def test_a_chunk_of_nothing_is_refused(vae: Model, video: Tensor, chunk: int) ->
 
 
 def test_patchify_is_undone(video: Tensor) -> None:
-    torch.testing.assert_close(unpatchify(patchify(video[:, :, 1:], 4), 4), video[:, :, 1:], atol=0, rtol=0)
-    assert patchify(video[:, :, 1:], 4)[0, 1, 2, 3].reshape(3, 4, 8, 8).equal(video[0, :, 5:9, 16:24, 24:32])
+    torch.testing.assert_close(unpatchify(patchify(video[:, :, 1:], 4, 8), 4, 8), video[:, :, 1:], atol=0, rtol=0)
+    assert patchify(video[:, :, 1:], 4, 8)[0, 1, 2, 3].reshape(3, 4, 8, 8).equal(video[0, :, 5:9, 16:24, 24:32])
 
 
 @torch.no_grad()
@@ -106,11 +107,11 @@ def test_it_starts_as_the_principal_components() -> None:
     vae = build("tokenizers", "causal_vae", "debug")
     vae.initialize([smooth[:1], smooth[1:]])
     output = vae.decode(vae.encode(smooth))
-    patches = patchify(smooth[:, :, 1:], 4).flatten(0, 3).double()
+    patches = patchify(smooth[:, :, 1:], 4, 8).flatten(0, 3).double()
     mean = patches.mean(0)
     _, _, basis = torch.linalg.svd(patches - mean, full_matrices=False)
     expected = (patches - mean) @ basis[:4].T @ basis[:4] + mean
-    found = patchify(output[:, :, 1:], 4).flatten(0, 3).double()
+    found = patchify(output[:, :, 1:], 4, 8).flatten(0, 3).double()
     torch.testing.assert_close((found - patches).square().mean(), (expected - patches).square().mean(), rtol=1e-3, atol=1e-7)
 
 

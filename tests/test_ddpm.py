@@ -129,15 +129,21 @@ def test_a_shift_divides_the_ratio_of_signal_to_noise(shift: float) -> None:
 
 
 @pytest.mark.parametrize("prediction", list(PREDICTIONS))
-def test_errors_count_by_the_formula_of_min_snr(prediction: str) -> None:
-    """Whatever is predicted, an error of the clean clip counts by min(SNR, gamma)."""
+@pytest.mark.parametrize("least", [0.0, 1.0])
+def test_errors_count_by_the_ratio_of_signal_to_noise_within_bounds(prediction: str, least: float) -> None:
+    """Whatever is predicted, an error of the clean clip counts by it, or by the bound that it lies beyond."""
     path = small(prediction=prediction, zero_terminal_snr=prediction != "epsilon").path
     t = torch.tensor([0.05, 0.3, 0.6, 0.95])
     alpha, sigma = path.alpha(t), path.sigma(t)
     off = {"v": 1 / sigma, "epsilon": alpha / sigma, "clean": torch.ones(4)}[prediction]  # by so much per error of the clean clip
-    found = path.min_snr_weights(t, 5.0) * off.square()
-    torch.testing.assert_close(found, torch.minimum((alpha / sigma) ** 2, torch.tensor(5.0)))
-    assert path.min_snr_weights(torch.ones(1), 5.0).isfinite().all()
+    found = path.snr_weights(t, least, 5.0) * off.square()
+    torch.testing.assert_close(found, torch.tensor([min(max(float(ratio), least), 5.0) for ratio in (alpha / sigma) ** 2]))
+    assert path.snr_weights(torch.ones(1), least, 5.0).isfinite().all()
+
+
+def test_the_bounds_of_the_weights_are_in_order() -> None:
+    with pytest.raises(TheseusError, match=r"least_snr: .*must not be more than min_snr_gamma, 1"):
+        build("generators", "ddpm", "debug", {"min_snr_gamma": 1.0, "least_snr": 2.0})
 
 
 def test_the_weights_are_used_in_the_loss() -> None:
@@ -226,6 +232,19 @@ def test_tokens_may_stand_for_frequencies() -> None:
     found, expected = spectrum(other.predict(clip, t, words())), plain.predict(spectrum(clip), t, words())
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(other.predict(clip, t, words()), plain.predict(clip, t, words()), atol=1e-2)
+
+
+@torch.no_grad()
+def test_sines_may_stand_beside_cosines() -> None:
+    model, clip, t = small(frequencies=True, sines=True), torch.randn(2, 4, 5, 4, 4), torch.tensor([0.3, 0.8])
+    for p in model.parameters():
+        p.add_(0.05 * torch.randn_like(p))
+    before = model.predict(clip, t, words())
+    assert before.shape == clip.shape
+    model.conv_in.weight[:, 4:] = 0  # what it sees of the sines
+    assert not torch.allclose(model.predict(clip, t, words()), before, atol=1e-3)
+    with pytest.raises(TheseusError, match="sines: sines stand beside cosines: with them frequencies must be on"):
+        small(sines=True)
 
 
 def test_pixels_are_seen_in_squares_and_sizes_that_do_not_fit_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -249,6 +250,47 @@ def test_tokens_may_stand_for_frequencies(text: Text) -> None:
         spectrum(other.velocity(clip, t, text)), plain.velocity(spectrum(clip), t, text), atol=1e-5, rtol=1e-4
     )
     assert not torch.allclose(other.velocity(clip, t, text), plain.velocity(clip, t, text), atol=1e-2)
+
+
+def test_what_goes_round_is_at_one_frequency_of_cosines_and_sines() -> None:
+    torch.manual_seed(0)
+    clip = torch.randn(2, 4, 17, 2, 3)
+    twice = spectrum(clip, both=True)
+    torch.testing.assert_close(from_spectrum(twice, both=True), 2 * clip)
+    for part in twice.chunk(2, dim=1):
+        torch.testing.assert_close(part.square().sum(), clip.square().sum())  # each is all of it
+    angle = 2 * math.pi * (torch.arange(17) + 0.5) / 17 + 0.7
+    for once in (angle.cos(), angle.sin()):
+        both = spectrum(once.view(1, 1, 17, 1, 1), both=True)
+        assert both[0, :, 2].square().sum() > 0.99 * once.square().sum()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("levels", [[], [[16, 1], [32, 1]]])
+def test_sines_that_count_for_nothing_change_nothing(text: Text, levels: list[list[int]]) -> None:
+    changes = {"frequencies": True, "levels": levels}
+    plain, other = (build("generators", "dit", "debug", {**changes, "sines": on}) for on in (False, True))
+    assert isinstance(plain, Model) and isinstance(other, Model)
+    clip, t = torch.randn(2, 4, 5, 8, 8), torch.tensor([0.3, 0.8])
+    for p in (*plain.parameters(), *other.parameters()):
+        p.add_(0.05 * torch.randn_like(p))
+    assert other.velocity(clip, t, text).shape == clip.shape
+    if levels:
+        return
+    weights = plain.state_dict()
+    weights["patch_in.weight"] = torch.cat([weights["patch_in.weight"].unflatten(1, (-1, 4)), torch.zeros(64, 4, 4)], 2).flatten(1)
+    for name in ("patch_out.weight", "patch_out.bias"):
+        rows = weights[name].unflatten(0, (-1, 4))
+        weights[name] = torch.cat([rows, torch.zeros_like(rows)], 1).flatten(0, 1)
+    other.load_state_dict(weights)
+    torch.testing.assert_close(other.velocity(clip, t, text), plain.velocity(clip, t, text), atol=1e-5, rtol=1e-4)
+    other.patch_out.weight.add_(0.1)
+    assert not torch.allclose(other.velocity(clip, t, text), plain.velocity(clip, t, text), atol=1e-2)
+
+
+def test_sines_stand_beside_cosines() -> None:
+    with pytest.raises(TheseusError, match="sines stand beside cosines"):
+        build("generators", "dit", "debug", {"sines": True})
 
 
 def test_frequencies_have_no_first_frame() -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from theseus_core.contracts import Batch, Conditioned, Text
 from theseus_core.errors import TheseusError
 from theseus_core.generators.gan import PRESETS, Config, Model, hashed, instants, repeated, squared_slopes
+from theseus_core.nn.spectrum import spectrum
 from theseus_core.text import builtin
 from theseus_core.train.config import TrainConfig
 from theseus_core.train.optim import build_phases
@@ -260,6 +261,27 @@ def test_more_frames_are_more_moments_of_the_same_motion() -> None:
     model, text, noise = make(), words(2), torch.randn(2, 8)
     few, many = (model.generator(noise, text, instants(frames, CPU)) for frames in (5, 9))
     torch.testing.assert_close(many[:, :, ::2], few)
+
+
+def test_of_latents_without_extent_a_clip_is_a_sum_of_cosines_of_time() -> None:
+    sizes = {"latent_channels": 6, "latent_frames": 5, "latent_height": 1, "latent_width": 1}
+    model, text, noise = make(**PRESETS["latents"], **sizes), words(2), torch.randn(2, 8)
+    assert model.consumes == "latents"
+    few, many = (model.generator(noise, text, instants(frames, CPU)) for frames in (5, 9))
+    assert few.shape == (2, 6, 5, 1, 1)
+    torch.testing.assert_close(many[:, :, ::2], few)
+    assert spectrum(few).abs().min() > 0
+    model.generator.factors.weight.data[6:] = 0  # of the first alone
+    assert (spectrum(model.generator(noise, text, instants(5, CPU)))[:, :, 1:]).abs().max() < 1e-5
+    assert not torch.allclose(few, model.generator(noise, words(2), instants(5, CPU)))
+
+
+def test_latents_with_extent_are_painted() -> None:
+    model, text = make(consumes="latents", latent_channels=6), words(1)
+    made = model.sample(torch.randn(1, 6, 2, 4, 4), text, text, steps=1, guidance_scale=1.0, sampler="one-step")
+    assert made.shape == (1, 6, 2, 4, 4)
+    with pytest.raises(TheseusError, match="latents of 4x4 alone, not of: 8x4"):
+        model.sample(torch.randn(1, 6, 2, 4, 8), text, text, steps=1, guidance_scale=1.0, sampler="one-step")
 
 
 def test_a_view_moves_with_its_middle() -> None:

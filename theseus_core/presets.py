@@ -35,6 +35,8 @@ HOURGLASS: Tree = {
     "least_time": 0.5,
 }
 
+NATURE: Tree = {"scenes": ["nature"], "clips": 6000}
+
 # What of it is held out of shapes that move by themselves.
 MOVING: Tree = {
     "scenes": ["shapes"],
@@ -164,6 +166,23 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "decay": 0.8,
             },
         },
+        # Scenes are soft pictures: squares of 16x16 pixels are a quarter as many latents, and the judge knows them all again.
+        "scenes": {
+            "model_preset": "tiny",
+            "model": {"space_factor": 16, "latent_channels": 48, "whiten": 0.5},
+            "hold_out": 0.002,
+            "world": NATURE,
+            "pictures": 16,
+            "train": {
+                "steps": 1000,
+                "batch_size": 8,
+                "lr": 1e-3,
+                "evaluate_every": 500,
+                "checkpoint_every": 100,
+                "ema": 0.99,
+                "decay": 0.5,
+            },
+        },
     },
     "transformer": {
         "debug": {
@@ -228,7 +247,17 @@ PRESETS: dict[str, dict[str, Tree]] = {
             **ON_SPRITES,
             "family": "ddpm",
             "model_preset": "tiny",
-            "model": {"patch": 1, "frequencies": True, "snr_shift": 9.0, "min_snr_gamma": 0.0},
+            "model": {
+                "patch": 1,
+                "frequencies": True,
+                "width": 192,
+                "layers": 3,
+                "heads": 3,
+                "prediction": "clean",
+                "snr_shift": 9.0,
+                "min_snr_gamma": 20.0,
+                "least_snr": 1.0,
+            },
             "sampling": {"steps": 20, "guidance_scale": 1.5},
             "world": {**MOVING, "objects": 1},
         },
@@ -267,6 +296,16 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "decay": 0.3,
             },
         },
+        "scenes": {
+            "model": {**HOURGLASS, "levels": [[64, 1], [128, 1]], "layers": 6, "shift": 4.0},
+            "text": {"max_tokens": 16, "lr_ratio": 0.1},
+            "windows": 1,
+            "hold_out": 0.005,
+            "world": NATURE,
+            "prompts": 16,
+            "sampling": {"steps": 12, "guidance_scale": 3.0},
+            "train": {**PROLONGED, "lr": 3e-3, "steps": 6000},
+        },
     },
     "gan": {
         "debug": {
@@ -292,6 +331,15 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "world": {**ONE_SHAPE, "hold_out": ["circle moving up-right"], "height": 128, "width": 128},
             "prompts": 16,
             "train": GAN,
+        },
+        # On what the vae's preset "two-sprites" gives: a clip is eight hundred numbers, and a step a twentieth of one on pixels.
+        "sprites": {
+            "model_preset": "latents",
+            "text": {"max_tokens": 24},
+            "hold_out": 0.005,
+            "world": MOVING,
+            "prompts": 16,
+            "train": {**GAN, "batch_size": 64, "steps": 20_000},
         },
         "classic": {
             "text": {"max_tokens": 24},

@@ -64,11 +64,13 @@ FLIPS: dict[str, tuple[Any, str]] = {
     "model.time_width": (32, "parameters"),
     "model.pooled_text": (False, "parameters"),
     "model.frequencies": (True, "weights"),
+    "model.sines": (True, "parameters"),
     "model.prediction": ("clean", "weights"),
     "model.schedule": ("linear", "weights"),
     "model.zero_terminal_snr": (False, "weights"),
     "model.snr_shift": (9.0, "weights"),
     "model.min_snr_gamma": (0.5, "weights"),
+    "model.least_snr": (1.0, "weights"),
     "text.width": (32, "parameters"),
     "text.layers": (2, "parameters"),
     "text.heads": (1, "weights"),
@@ -111,6 +113,7 @@ FLIPS: dict[str, tuple[Any, str]] = {
     "train.evaluate_every": (3, "journal"),
 }
 BESIDE: dict[str, Tree] = {  # what must be otherwise for a key to show
+    "model.sines": {"model": {"frequencies": True}},
     "train.best": {"train": {"keep": 1}},
     "train.minutes": {"train": {"schedule": "constant"}},
 }

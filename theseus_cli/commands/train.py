@@ -60,6 +60,15 @@ PresetOption = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+VaeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--vae",
+        help="A trained tokenizer: a run or a model folder.",
+        rich_help_panel=RUN,
+        show_default="runs/vae, or that of --init",
+    ),
+]
 TextOption = Annotated[
     str | None,
     typer.Option("--text", help="builtin; or frozen: clip, bert, t5, ..., a hub name or a folder.", rich_help_panel=RUN),
@@ -139,15 +148,7 @@ def vae(
 @app.command()
 def transformer(
     data: DataOption = Path("dataset"),
-    vae: Annotated[
-        Path | None,
-        typer.Option(
-            "--vae",
-            help="A trained tokenizer: a run or a model folder.",
-            rich_help_panel=RUN,
-            show_default="runs/vae, or that of --init",
-        ),
-    ] = None,
+    vae: VaeOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -197,8 +198,6 @@ def transformer(
     as_json: JsonOption = False,
 ) -> None:
     """Train a generator: words to latents, which the autoencoder turns into a video."""
-    from theseus_core.train.runs import needs
-
     flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers, replicas)
     flags |= _world_flags(scenes, hold_out)
     if quantize is not None:
@@ -206,10 +205,7 @@ def transformer(
     flags |= _text_flags(text)
     flags |= {key: value for key, value in {"init": init, "lora": lora}.items() if value is not None}
     run = _configured("transformer", preset, config, flags, settings, data, epochs, merge_every)
-    if run.init and vae is not None:
-        raise TheseusError(f"the model of --init brings its own tokenizer, and it cannot be: --vae {vae}", hint="leave it out")
-    if vae is None and not run.init and needs(run) != "pixels":
-        vae = Path("runs/vae")
+    vae = _tokenizer_of(run, vae)
     output = output or Path("runs/lora" if run.lora else "runs/transformer")
     outcome = _in_ranks(run, _train_transformer, data, vae, output, resume)
     _tell(outcome, as_json, f'theseus generate "your words"{_changed("--model", output, "runs/transformer")} -o out.mp4')
@@ -238,7 +234,7 @@ def _train_transformer(run: TransformerRun, data: Path, vae: Path | None, output
     what = run.init or f"{run.family} ({run.model_preset})"
     what = f"differences of rank {run.lora} to {what}" if run.lora else what
     with _reported("training") as report:
-        report.note(f"training {what} on {data}{f' and {vae}' if vae else ''}, {_how_long(run)}, into {output}")
+        report.note(f"training {what} on {data}{_and(vae)}, {_how_long(run)}, into {output}")
         return train_generator(run, data, vae, output, report, resume)
 
 
@@ -254,10 +250,16 @@ def _how_long(run: VaeRun | TransformerRun) -> str:
 @app.command()
 def gan(
     data: DataOption = Path("dataset"),
+    vae: VaeOption = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.", rich_help_panel=RUN)] = Path("runs/gan"),
     text: TextOption = None,
     preset: Annotated[
-        str, typer.Option("--preset", help="small, for any dataset; shapes, shapes-128, classic; debug.", rich_help_panel=RUN)
+        str,
+        typer.Option(
+            "--preset",
+            help="small, for any dataset; shapes, shapes-128, classic; sprites, on what the vae's two-sprites gives; debug.",
+            rich_help_panel=RUN,
+        ),
     ] = "small",
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -275,16 +277,30 @@ def gan(
     resume: ResumeOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a generative adversarial network: words to a video in one evaluation, without an autoencoder."""
+    """Train a generative adversarial network: words to a video in one evaluation."""
     from theseus_core.train.generator import train_generator
 
     flags = _flags(None, steps, batch_size, lr, seed, device, dtype, optimizer, False, workers, None)
     flags |= _world_flags(scenes, hold_out) | _text_flags(text)
     run = _configured("gan", preset, config, flags, settings, data, epochs, None)
+    vae = _tokenizer_of(run, vae)
     with _reported("training") as report:
-        report.note(f"training {run.family} ({run.model_preset}) on {data}, {_how_long(run)}, into {output}")
-        outcome = train_generator(run, data, None, output, report, resume)
+        report.note(f"training {run.family} ({run.model_preset}) on {data}{_and(vae)}, {_how_long(run)}, into {output}")
+        outcome = train_generator(run, data, vae, output, report, resume)
     _tell(outcome, as_json, f'theseus generate "your words" --model {shlex.quote(str(output))} -o out.mp4')
+
+
+def _tokenizer_of(run: TransformerRun, vae: Path | None) -> Path | None:
+    """Where the tokenizer of a run is, unless it begins with a model, which has its own, or makes pixels."""
+    from theseus_core.train.runs import needs
+
+    if run.init and vae is not None:
+        raise TheseusError(f"the model of --init brings its own tokenizer, and it cannot be: --vae {vae}", hint="leave it out")
+    return Path("runs/vae") if vae is None and not run.init and needs(run) != "pixels" else vae
+
+
+def _and(vae: Path | None) -> str:
+    return f" and {vae}" if vae else ""
 
 
 def _flags(

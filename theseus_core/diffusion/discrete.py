@@ -75,14 +75,14 @@ class DiscretePath:
             return _each(self.alpha(t), clean) * noise - _each(self.sigma(t), clean) * clean
         return noise if self.betas.predicts == "epsilon" else clean
 
-    def min_snr_weights(self, t: Tensor, gamma: float) -> Tensor:
+    def snr_weights(self, t: Tensor, least: float, most: float) -> Tensor:
         """(B,) weights of the errors of what the network gives at t (B,): an error of the clean clip counts by the ratio of signal
-        to noise, and at most by gamma (Hang et al. 2023)."""
+        to noise, at least by one number (Salimans and Ho 2022) and at most by the other (min-SNR, Hang et al. 2023)."""
         ratio = (self.alpha(t) / self.sigma(t)).square()
+        weights = ratio.clamp(least, most)
         if self.betas.predicts == "epsilon":
-            return (gamma / ratio).clamp_max(1)
-        least = ratio.clamp_max(gamma)
-        return least / (ratio + 1) if self.betas.predicts == "v_prediction" else least
+            return weights / ratio
+        return weights / (ratio + 1) if self.betas.predicts == "v_prediction" else weights
 
     def split(self, x: Tensor, predicted: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(x_0, noise) that x_t and what the network gives for it stand for; t is a scalar."""

@@ -56,6 +56,11 @@ class Config(BaseConfig):
         False,
         description="tokens stand for frequencies of a clip's time, not for its frames: what stays or moves evenly is in a few",
     )
+    sines: bool = Field(
+        False,
+        validate_default=True,
+        description="beside each frequency's cosines stand its sines, so that what goes round is all in one token",
+    )
     prediction: Literal["v", "epsilon", "clean"] = Field(
         "v", description="what the network gives: alpha * noise - sigma * clean, the noise, or the clean clip"
     )
@@ -69,6 +74,9 @@ class Config(BaseConfig):
     min_snr_gamma: float = Field(
         5.0, ge=0, description="errors of the clean clip count by the ratio of signal to noise, at most by this; 0 for no weights"
     )
+    least_snr: float = Field(
+        0.0, ge=0, validate_default=True, description="and at least by this: where all is noise, what the words say counts too"
+    )
 
     @field_validator("heads")
     @classmethod
@@ -76,6 +84,21 @@ class Config(BaseConfig):
         if info.data.get("width", 0) % (16 * heads):
             raise PydanticCustomError("uneven", "width must be a multiple of 16 * heads, {width}", {"width": info.data["width"]})
         return heads
+
+    @field_validator("sines")
+    @classmethod
+    def _beside_cosines(cls, on: bool, info: ValidationInfo) -> bool:
+        if on and not info.data.get("frequencies"):
+            raise PydanticCustomError("no_cosines", "sines stand beside cosines: with them frequencies must be on")
+        return on
+
+    @field_validator("least_snr")
+    @classmethod
+    def _below_the_most(cls, least: float, info: ValidationInfo) -> float:
+        most = info.data.get("min_snr_gamma", 0)
+        if least > most:
+            raise PydanticCustomError("no_weights", "must not be more than min_snr_gamma, {most}", {"most": most})
+        return least
 
     @field_validator("zero_terminal_snr")
     @classmethod
@@ -171,7 +194,8 @@ class Model(Generator):
         self.patch, self.patch_frames = config.stride * config.patch, config.patch_frames
         self.path = DiscretePath(config.betas())
         self.path_in_log_snr = DiscretePath(config.betas(), LEAST_SIGNAL)
-        seen, token = config.latent_channels * config.stride**2, config.patch_frames * config.patch**2
+        shown = config.latent_channels * (2 if config.sines else 1)
+        seen, token = shown * config.stride**2, config.patch_frames * config.patch**2
         self.conv_in = Conv3d(seen, config.encoder_width)
         self.encoder, self.decoder = (
             nn.ModuleList(ConvBlock3d(config.encoder_width, config.time_width) for _ in range(config.encoder_blocks))
@@ -200,7 +224,7 @@ class Model(Generator):
         assert text.embeddings is not None
         size, dtype = self._grid(noisy), self.norm.weight.dtype
         if self.config.frequencies:
-            noisy = spectrum(noisy.float())
+            noisy = spectrum(noisy.float(), self.config.sines)
         time = self._steer(t, text, dtype)  # (B, time width)
         words = self.text_norm(self.text_in(text.embeddings.to(dtype)))  # (B, L, D)
         x = patchify(noisy.to(dtype).permute(0, 2, 3, 4, 1), self.config.stride)  # (B, t, h / stride, w / stride, Z stride^2)
@@ -211,7 +235,7 @@ class Model(Generator):
         out = self.patch_out(_steered(tokens, shift, scale)).unflatten(2, size[1:])  # (B, t', h', w', encoder width patch^2)
         x = self._convolved(self.decoder, seen + unpatchify(out, self.config.patch, self.patch_frames), time)
         predicted = unpatchify(self.out(self.norm(x)), self.config.stride).permute(0, 4, 1, 2, 3)  # (B, Z, t, h, w)
-        return from_spectrum(predicted.float()) if self.config.frequencies else predicted
+        return from_spectrum(predicted.float(), self.config.sines) if self.config.frequencies else predicted
 
     def _steer(self, t: Tensor, text: Text, dtype: torch.dtype) -> Tensor:
         """(B, time width): what moves and stretches what every norm gives."""
@@ -249,7 +273,7 @@ class Model(Generator):
         errors = (predicted.float() - self.path.target(clean, noise, t)).square().mean((1, 2, 3, 4))  # (B,)
         if not self.config.min_snr_gamma:
             return {"loss": errors.mean()}
-        weights = self.path.min_snr_weights(t, self.config.min_snr_gamma)
+        weights = self.path.snr_weights(t, self.config.least_snr, self.config.min_snr_gamma)
         return {"loss": (weights * errors).mean(), "mse": errors.detach().mean()}
 
     @torch.no_grad()

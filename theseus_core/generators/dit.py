@@ -61,6 +61,10 @@ class Config(BaseConfig):
         False,
         description="tokens stand for frequencies of a clip's time, not for its frames: what stays or moves evenly is in a few",
     )
+    sines: bool = Field(
+        False,
+        description="beside each frequency's cosines stand its sines, so that what goes round is all in one token",
+    )
     predicts: Literal["velocity", "clean"] = Field("velocity", description="what the network gives; the loss is on the velocity")
     pooled_text: bool = Field(True, description="the mean of the words steers every norm too, as the time does")
     offset: float | None = Field(None, description="a number that steers every norm too, always the same: 2 in CogVideoX1.5-5B-I2V")
@@ -92,6 +96,8 @@ class Config(BaseConfig):
             raise ValueError("learned positions need a grid, which says how many there are")
         if self.frequencies and (self.image_channels or self.patch_frames > 1):
             raise ValueError("frequencies have no first frame: image_channels must be 0, and patch_frames 1")
+        if self.sines and not self.frequencies:
+            raise ValueError("sines stand beside cosines: with them frequencies must be on")
         if self.levels and self.image_channels:
             raise ValueError("levels do not take an image: image_channels must be 0")
         if self.betas and (self.predicts, self.shift, self.least_time) != ("velocity", 1.0, 0.0):
@@ -191,7 +197,8 @@ class Model(Generator):
         self.config = config
         self.path = DiscretePath(config.betas) if config.betas else RectifiedFlow()
         self.levels = nn.ModuleList()
-        channels = config.latent_channels + config.image_channels
+        shown = config.latent_channels * (2 if config.sines else 1)
+        channels = shown + config.image_channels
         for i, (width, blocks) in enumerate(config.levels):
             self.levels.append(Level(channels, width, config.time_width, blocks, patch=2 if i else 1))
             channels = width
@@ -208,7 +215,7 @@ class Model(Generator):
         self.first_norm = nn.LayerNorm(config.width, eps=1e-5) if config.norms_at_end == 2 else None
         self.norm = nn.LayerNorm(config.width, eps=1e-5)
         self.modulation = nn.Linear(config.time_width, 2 * config.width)
-        self.patch_out = nn.Linear(config.width, (channels if config.levels else config.latent_channels) * token)
+        self.patch_out = nn.Linear(config.width, (channels if config.levels else shown) * token)
         if config.positions == "learned":
             assert config.grid is not None
             self.register_buffer("places", released.starting_table(config.grid, config.patch, config.width))  # (L + N, D)
@@ -230,7 +237,7 @@ class Model(Generator):
         words = self.text_in(text.embeddings.to(dtype))  # (B, L, D)
         seen = latents if image is None else torch.cat([latents, image], dim=1)
         if self.config.frequencies:
-            seen = spectrum(seen.float())
+            seen = spectrum(seen.float(), self.config.sines)
         x = seen.to(dtype).permute(0, 2, 3, 4, 1)  # (B, t, h, w, Z)
         levels, passed = cast("list[Level]", list(self.levels)), []
         for level in levels:
@@ -252,7 +259,7 @@ class Model(Generator):
             x = level.leave(before + x, time)
         predicted = x.permute(0, 4, 1, 2, 3)  # (B, Z, t, h, w)
         if self.config.frequencies:
-            predicted = from_spectrum(predicted.float())
+            predicted = from_spectrum(predicted.float(), self.config.sines)
         return predicted if self.config.predicts == "velocity" else towards(latents, predicted, t)
 
     def _steer(self, t: Tensor, text: Text, dtype: torch.dtype) -> Tensor:

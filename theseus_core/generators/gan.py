@@ -1,8 +1,9 @@
 """A generative adversarial network: one noise vector and the words become a whole clip in a single evaluation.
 
 The generator is a field over x, y and time. Noise and words decide, for each frame, where some movable systems of coordinates
-stand, and how what is seen in them is painted; so motion is a smooth function of time, and a clip hangs together. The
-discriminator judges frames, their differences and the words at once.
+stand, and how what is seen in them is painted; so motion is a smooth function of time, and a clip hangs together. Of
+latents that are one place a frame it is a sum of cosines of time instead. The discriminator judges frames, their differences
+and the words at once.
 
 Losses after R3GAN (Huang et al. 2024): real and generated clips are compared in pairs, and the gradient of the score with respect
 to both kinds of clips is kept near zero; there are no normalisation layers. That words count is learned from a score that
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import lcm, pi, prod, sqrt
+from typing import Literal
 from zlib import crc32
 
 import torch
@@ -37,6 +39,7 @@ RATES = 6  # of the sines and cosines of time, and of the place in the frame
 class Config(BaseConfig):
     """Configuration of `gan`."""
 
+    consumes: Literal["latents", "pixels"] = Field("pixels", description="what is made: pixels, or latents of an autoencoder")
     latent_channels: int = Field(3, ge=1, description="Z, the colours")
     text_width: int = Field(256, ge=1, description="E, as the text encoder gives it")
     latent_frames: int = Field(17, ge=1, description="T of the clips that it learns from; it makes clips of any number of frames")
@@ -49,12 +52,14 @@ class Config(BaseConfig):
     waves: int = Field(12, ge=1, description="waves in each of them")
     field_width: int = Field(64, ge=4, description="width of the generator's layers")
     field_layers: int = Field(3, ge=1, description="number of the generator's layers")
+    style_layers: int = Field(2, ge=1, description="layers of width style_width that noise and words go through")
     paints: int = Field(2, ge=1, description="side of the square of pixels for which the generator thinks of one place")
     paint_width: int = Field(16, ge=1, description="values of a place that are spread over its pixels, before they become colours")
     judge_width: int = Field(48, ge=4, description="width of the discriminator's first layer; the others are wider")
     every: int = Field(2, ge=1, description="the frames that it learns from: all, every second, ...")
     judge_patch: int = Field(4, ge=1, description="side of the square of pixels that the discriminator reads as one")
-    judge_levels: int = Field(2, ge=1, description="times that the discriminator halves space and time")
+    judge_levels: int = Field(2, ge=0, description="times that the discriminator halves space and time")
+    judge_layers: int = Field(2, ge=1, description="layers of the discriminator that see the whole clip")
     penalty: float = Field(2.0, ge=0, description="weight of the gradient penalties, of real and of generated clips")
     penalised: float = Field(0.5, gt=0, le=1, description="share of the clips that the penalties are taken of, in every step")
     mismatched: float = Field(1.0, ge=0, description="weight of the discriminator's task to find a clip's caption among others")
@@ -87,6 +92,18 @@ PRESETS: dict[str, dict[str, object]] = {
         "reading": 1,
     },
     "small": {},
+    "latents": {
+        "consumes": "latents",
+        "style_width": 512,
+        "style_layers": 4,
+        "words": 16,
+        "paints": 1,
+        "every": 1,
+        "judge_width": 128,
+        "judge_patch": 1,
+        "judge_levels": 0,
+        "judge_layers": 3,
+    },
     "128": {"latent_height": 128, "latent_width": 128, "paints": 4, "judge_patch": 8},
 }
 RUN: dict[str, object] = {
@@ -151,7 +168,40 @@ class Reader(nn.Module):
         return read
 
 
-class Synthesis(nn.Module):
+def styles(config: Config) -> nn.ModuleList:
+    """The layers of `styled`."""
+    widths = [config.noise_width + config.style_width, *[config.style_width] * config.style_layers]
+    return nn.ModuleList(linear(a, b, GAIN) for a, b in pairwise(widths))
+
+
+def styled(noise: Tensor, words: Tensor, layers: nn.ModuleList) -> Tensor:
+    """Noise (B, noise_width) and words (B, D) to what the two ask for, (B, D)."""
+    x = torch.cat([noise, words], dim=1)
+    for layer in layers:
+        x = activated(layer(x))
+    return x
+
+
+class Series(nn.Module):
+    """Noise and words to latents that are one place a frame: a sum of cosines of time, those of `nn.spectrum`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.frames, self.channels = config.latent_frames, config.latent_channels
+        self.reader = Reader(config.text_width, config.style_width, config.words)
+        self.style = styles(config)
+        self.factors = linear(config.style_width, self.frames * self.channels)
+
+    def forward(self, noise: Tensor, text: Text, times: Tensor) -> Tensor:
+        """As in `Painting`: (B, Z, T, 1, 1)."""
+        factors = self.factors(styled(noise, self.reader(text), self.style)).float().unflatten(1, (self.frames, self.channels))
+        order = torch.arange(self.frames, device=noise.device)[:, None]
+        places = 0.5 + (times + 1) / 2 * (self.frames - 1)  # in frames
+        waves = torch.cos(pi / self.frames * order * places) / (1 + order)  # slow before fast, as in what moves
+        return torch.einsum("kt,bkz->bzt", waves, factors)[..., None, None]
+
+
+class Painting(nn.Module):
     """Noise and words to a clip."""
 
     def __init__(self, config: Config) -> None:
@@ -159,7 +209,7 @@ class Synthesis(nn.Module):
         self.config = config
         width, times = config.style_width, 1 + 2 * RATES
         self.reader = Reader(config.text_width, width, config.words)
-        self.style = nn.ModuleList([linear(config.noise_width + width, width, GAIN), linear(width, width, GAIN)])
+        self.style = styles(config)
         self.moments = nn.ModuleList([linear(width + times, width, GAIN), linear(width, width, GAIN)])
         self.placed = linear(width, config.views * FACTS, 0.3)
         self.waves = nn.Parameter(torch.randn(config.views, 2, config.waves) * 3)
@@ -182,9 +232,7 @@ class Synthesis(nn.Module):
 
     def moments_of(self, noise: Tensor, text: Text, times: Tensor) -> Tensor:
         """(B, T, D): what is to be seen in each frame."""
-        x = torch.cat([noise, self.reader(text)], dim=1)  # (B, noise_width + D)
-        for layer in self.style:
-            x = activated(layer(x))
+        x = styled(noise, self.reader(text), self.style)  # (B, D)
         clock = waves(times[:, None])  # (T, 1 + 2 RATES)
         first, second = self.moments
         x = activated(first(torch.cat([x[:, None].expand(-1, len(times), -1), clock.expand(len(x), -1, -1)], dim=-1)))
@@ -258,8 +306,8 @@ class Discriminator(nn.Module):
         self.levels = nn.ModuleList(Level(a, b) for a, b in pairwise(widths))
         sides = [-(-config.latent_frames // config.every), config.latent_height // self.patch, config.latent_width // self.patch]
         places = prod(-(-side // 2**config.judge_levels) for side in sides)
-        self.whole = nn.ModuleList([linear(places * widths[-1], config.style_width, GAIN)])
-        self.whole.append(linear(config.style_width, config.style_width, GAIN))
+        widths = [places * widths[-1], *[config.style_width] * config.judge_layers]
+        self.whole = nn.ModuleList(linear(a, b, GAIN) for a, b in pairwise(widths))
         self.reader = Reader(config.text_width, config.style_width, config.words)
         self.fits = nn.Linear(config.style_width, config.style_width, bias=False)
         self.names = nn.Linear(config.style_width, config.nameable)
@@ -309,10 +357,10 @@ class Discriminator(nn.Module):
 
 
 class Model(Generator):
-    """The `gan` family: pixels (B, 3, T, H, W)."""
+    """The `gan` family: pixels (B, 3, T, H, W), or latents (B, Z, t, h, w)."""
 
     config: Config
-    consumes: Consumes = "pixels"
+    consumes: Consumes = "pixels"  # or what the configuration says
     phases = ("discriminator", "generator")
     derived_twice = True
     samplers: Sequence[str] = ("one-step",)
@@ -322,8 +370,10 @@ class Model(Generator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        self.consumes = config.consumes
         self.patch = lcm(config.paints, config.judge_patch)
-        self.generator = Synthesis(config)
+        extent = config.latent_height * config.latent_width
+        self.generator = Painting(config) if extent > 1 else Series(config)
         self.discriminator = Discriminator(config)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # done
 
@@ -426,8 +476,9 @@ class Model(Generator):
     def refuse_other_sizes(self, height: int, width: int) -> None:
         c = self.config
         if (height, width) != (c.latent_height, c.latent_width):
-            size = f"{c.latent_width}x{c.latent_height}"
-            raise TheseusError(f"this model makes frames of {size} alone, not of: {width}x{height}", hint=f"--size {size}")
+            size, what = f"{c.latent_width}x{c.latent_height}", "frames" if c.consumes == "pixels" else "latents"
+            hint = f"--size {size}" if c.consumes == "pixels" else "--size as it was trained with would do"
+            raise TheseusError(f"this model makes {what} of {size} alone, not of: {width}x{height}", hint=hint)
 
 
 def squared_slopes(scores: Tensor, clips: Tensor) -> Tensor:

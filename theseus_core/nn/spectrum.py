@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,11 +17,31 @@ def cosines(frames: int, device: torch.device | str = "cpu") -> Tensor:
     return table
 
 
-def spectrum(clip: Tensor) -> Tensor:
-    """(B, Z, t, h, w) to as many frequencies, in place of the frames; noise stays noise."""
-    return torch.einsum("kt,bzthw->bzkhw", cosines(clip.shape[2], clip.device).to(clip.dtype), clip)
+def sines(frames: int, device: torch.device | str = "cpu") -> Tensor:
+    """(T, T), a sine in each row, the orthonormal DST-II. One of frequency 0 is nothing: the first row is the fastest of all."""
+    order = torch.arange(frames, device=device)
+    table = torch.sin(math.pi / frames * order[:, None] * (order + 0.5)) * math.sqrt(2 / frames)
+    table[0] = torch.cos(math.pi * order) * math.sqrt(1 / frames)
+    return table
 
 
-def from_spectrum(clip: Tensor) -> Tensor:
-    """The inverse of `spectrum`."""
-    return torch.einsum("kt,bzkhw->bzthw", cosines(clip.shape[2], clip.device).to(clip.dtype), clip)
+def spectrum(clip: Tensor, both: bool = False) -> Tensor:
+    """(B, Z, t, h, w) to as many frequencies, in place of the frames; noise stays noise.
+
+    Args:
+        both: sines too, (B, 2 Z, t, h, w), behind the cosines: the clip twice.
+    """
+    tables = (cosines, sines) if both else (cosines,)
+    return torch.cat([torch.einsum("kt,bzthw->bzkhw", _table(table, clip), clip) for table in tables], dim=1)
+
+
+def from_spectrum(clip: Tensor, both: bool = False) -> Tensor:
+    """The clip that cosines stand for, and, of cosines and sines, the sum of both clips."""
+    if both:
+        of_cosines, of_sines = clip.chunk(2, dim=1)
+        return from_spectrum(of_cosines) + torch.einsum("kt,bzkhw->bzthw", _table(sines, of_sines), of_sines)
+    return torch.einsum("kt,bzkhw->bzthw", _table(cosines, clip), clip)
+
+
+def _table(table: Callable[[int, torch.device], Tensor], clip: Tensor) -> Tensor:
+    return table(clip.shape[2], clip.device).to(clip.dtype)

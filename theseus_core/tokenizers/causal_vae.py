@@ -1,4 +1,4 @@
-"""A truly causal video autoencoder, 4x in time and 8x in space, after LeanVAE (Cheng and Yuan 2025).
+"""A truly causal video autoencoder, 4x in time and 8x in space or more, after LeanVAE (Cheng and Yuan 2025).
 
 Frame 0 is a latent by itself, every four frames after it are one more: T = 1 + 4k frames become t = 1 + k latents. Patches
 go through one linear map, then residual blocks at the latents' resolution: depth-wise causal convolution and a gated MLP.
@@ -19,14 +19,16 @@ from theseus_core.contracts import Batch, Consumes, VideoTokenizer
 from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr, ssim
 from theseus_core.nn.causal import Cache, Trunk
+from theseus_core.nn.patching import patchify, unpatchify
 
-TIME, SPACE = 4, 8
+TIME = 4
 
 
 class Config(BaseConfig):
     """Configuration of `causal_vae`."""
 
     latent_channels: int = Field(16, ge=1, description="Z, channels of a latent; more reconstruct better and diffuse more slowly")
+    space_factor: int = Field(8, ge=1, description="side of the square of pixels that a latent stands for")
     width: int = Field(384, ge=8, description="D, channels of the blocks")
     encoder_blocks: int = Field(2, ge=1, description="residual blocks of the encoder")
     decoder_blocks: int = Field(4, ge=1, description="residual blocks of the decoder")
@@ -53,18 +55,19 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.first = nn.Linear(3 * SPACE * SPACE, config.width)
-        self.rest = nn.Linear(3 * TIME * SPACE * SPACE, config.width)
+        self.space = config.space_factor
+        self.first = nn.Linear(3 * self.space**2, config.width)
+        self.rest = nn.Linear(3 * TIME * self.space**2, config.width)
         self.trunk = Trunk(config.width, config.encoder_blocks, config.expansion)
         self.moments = nn.Linear(config.width, 2 * config.latent_channels)
 
     def forward(self, video: Tensor, cache: Cache | None = None) -> Tensor:
         parts = []
         if not cache:  # the start of a clip: its first frame is a latent by itself
-            parts.append(self.first(patchify(video[:, :, :1], 1)))  # (B, 1, h, w, D)
+            parts.append(self.first(patchify(video[:, :, :1], 1, self.space)))  # (B, 1, h, w, D)
             video = video[:, :, 1:]
         if video.shape[2]:
-            parts.append(self.rest(patchify(video, TIME)))  # (B, k, h, w, D)
+            parts.append(self.rest(patchify(video, TIME, self.space)))  # (B, k, h, w, D)
         moments: Tensor = self.moments(self.trunk(torch.cat(parts, dim=1), cache))  # (B, t, h, w, 2 Z)
         return moments
 
@@ -76,34 +79,20 @@ class Decoder(nn.Module):
         super().__init__()
         self.latents = nn.Linear(config.latent_channels, config.width)
         self.trunk = Trunk(config.width, config.decoder_blocks, config.expansion)
-        self.first = nn.Linear(config.width, 3 * SPACE * SPACE)
-        self.rest = nn.Linear(config.width, 3 * TIME * SPACE * SPACE)
+        self.space = config.space_factor
+        self.first = nn.Linear(config.width, 3 * self.space**2)
+        self.rest = nn.Linear(config.width, 3 * TIME * self.space**2)
 
     def forward(self, latents: Tensor, cache: Cache | None = None) -> Tensor:
         start = not cache
         x = self.trunk(self.latents(latents), cache)  # (B, t, h, w, D)
         parts = []
         if start:
-            parts.append(unpatchify(self.first(x[:, :1]), 1))  # (B, 3, 1, H, W)
+            parts.append(unpatchify(self.first(x[:, :1]), 1, self.space))  # (B, 3, 1, H, W)
             x = x[:, 1:]
         if x.shape[1]:
-            parts.append(unpatchify(self.rest(x), TIME))  # (B, 3, 4 k, H, W)
+            parts.append(unpatchify(self.rest(x), TIME, self.space))  # (B, 3, 4 k, H, W)
         return torch.cat(parts, dim=2)
-
-
-def patchify(video: Tensor, frames: int) -> Tensor:
-    """(B, C, T, H, W) -> (B, T/frames, H/8, W/8, C frames 64): each block of pixels as one vector."""
-    b, c, t, h, w = video.shape
-    x = video.reshape(b, c, t // frames, frames, h // SPACE, SPACE, w // SPACE, SPACE)
-    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, t // frames, h // SPACE, w // SPACE, c * frames * SPACE * SPACE)
-
-
-def unpatchify(x: Tensor, frames: int) -> Tensor:
-    """The inverse of `patchify`."""
-    b, t, h, w, p = x.shape
-    c = p // (frames * SPACE * SPACE)
-    x = x.reshape(b, t, h, w, c, frames, SPACE, SPACE)
-    return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, c, t * frames, h * SPACE, w * SPACE)
 
 
 class Model(VideoTokenizer):
@@ -114,12 +103,11 @@ class Model(VideoTokenizer):
     std: Tensor
     produces: Consumes = "latents"
     time_factor = TIME
-    space_factor = SPACE
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.latent_channels = config.latent_channels
+        self.latent_channels, self.space_factor = config.latent_channels, config.space_factor
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.register_buffer("mean", torch.zeros(config.latent_channels))
@@ -150,11 +138,11 @@ class Model(VideoTokenizer):
 
         The blocks start as the identity, so training begins at the quality of the PCA instead of at grey.
         """
-        first, rest = Covariance(3 * SPACE * SPACE), Covariance(3 * TIME * SPACE * SPACE)
+        first, rest = (Covariance(3 * frames * self.space_factor**2) for frames in (1, TIME))
         for video in videos:
             self.check_size(*video.shape[2:])
-            first.add(patchify(video[:, :, :1], 1))
-            rest.add(patchify(video[:, :, 1:], TIME))
+            first.add(patchify(video[:, :, :1], 1, self.space_factor))
+            rest.add(patchify(video[:, :, 1:], TIME, self.space_factor))
         for inward, outward, seen in (
             (self.encoder.first, self.decoder.first, first),
             (self.encoder.rest, self.decoder.rest, rest),
