@@ -35,8 +35,6 @@ HOURGLASS: Tree = {
     "least_time": 0.5,
 }
 
-NATURE: Tree = {"scenes": ["nature"], "clips": 6000}
-
 # What of it is held out of shapes that move by themselves.
 MOVING: Tree = {
     "scenes": ["shapes"],
@@ -46,8 +44,9 @@ MOVING: Tree = {
     "width": 64,
 }
 
-# A token is a frequency of the clip's 17 frames: what a thing is, and how it moves, is in the slowest of them.
-FREQUENCIES: Tree = {"width": 192, "layers": 6, "heads": 4, "patch": 1, "frequencies": True, "shift": 3.0}
+# A token is a frequency of the clip's 17 frames: what a thing is, and how it moves, is in the slowest of them. With cosines alone
+# little that circled or spun was right, for there what goes across and what goes down are each in other tokens.
+FREQUENCIES: Tree = {"width": 192, "layers": 6, "heads": 4, "patch": 1, "frequencies": True, "sines": True, "shift": 3.0}
 
 # The prompts of the classic demonstration, in small: three shapes in four colours on white. Squares and triangles show what
 # "up-right" means; a circle that moves so is never seen.
@@ -166,23 +165,6 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "decay": 0.8,
             },
         },
-        # Scenes are soft pictures: squares of 16x16 pixels are a quarter as many latents, and the judge knows them all again.
-        "scenes": {
-            "model_preset": "tiny",
-            "model": {"space_factor": 16, "latent_channels": 48, "whiten": 0.5},
-            "hold_out": 0.002,
-            "world": NATURE,
-            "pictures": 16,
-            "train": {
-                "steps": 1000,
-                "batch_size": 8,
-                "lr": 1e-3,
-                "evaluate_every": 500,
-                "checkpoint_every": 100,
-                "ema": 0.99,
-                "decay": 0.5,
-            },
-        },
     },
     "transformer": {
         "debug": {
@@ -242,7 +224,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "sampling": {"steps": 20, "guidance_scale": 3.0},
             "train": {**PROLONGED, "steps": 4000},
         },
-        # On what the vae's preset "sprites" gives.
+        # On what the vae's preset "two-sprites" gives.
         "ddpm-sprites": {
             **ON_SPRITES,
             "family": "ddpm",
@@ -250,6 +232,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "model": {
                 "patch": 1,
                 "frequencies": True,
+                "sines": True,
                 "width": 192,
                 "layers": 3,
                 "heads": 3,
@@ -259,7 +242,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "least_snr": 1.0,
             },
             "sampling": {"steps": 20, "guidance_scale": 1.5},
-            "world": {**MOVING, "objects": 1},
+            "world": MOVING,
         },
         # Both on what the vae's presets of these names give.
         "codes": {
@@ -295,16 +278,6 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "checkpoint_every": 100,
                 "decay": 0.3,
             },
-        },
-        "scenes": {
-            "model": {**HOURGLASS, "levels": [[64, 1], [128, 1]], "layers": 6, "shift": 4.0},
-            "text": {"max_tokens": 16, "lr_ratio": 0.1},
-            "windows": 1,
-            "hold_out": 0.005,
-            "world": NATURE,
-            "prompts": 16,
-            "sampling": {"steps": 12, "guidance_scale": 3.0},
-            "train": {**PROLONGED, "lr": 3e-3, "steps": 6000},
         },
     },
     "gan": {

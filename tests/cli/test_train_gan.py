@@ -68,6 +68,22 @@ def test_the_training_by_its_command_on_the_world(theseus: Theseus, tmp_path: Pa
     assert not Path("runs/gan/cache").exists()
 
 
+def test_it_learns_latents_too(theseus: Theseus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    few = ["--steps", "2", "--batch-size", "2", *(f"--set={each}" for each in ("world.clips=12", "model.reading=1", "prompts=1"))]
+    refused = theseus("train", "gan", "--data", "world", "--preset", "shapes", "--vae", "shapes", *few)
+    assert refused.code == 1 and "gan makes pixels, and takes no tokenizer: --vae shapes" in refused.err
+    result = theseus("train", "gan", "--data", "world", "--preset", "sprites", "--vae", "shapes", *few)
+    assert result.code == 0, result.err
+    assert json.loads(Path("runs/gan/model/model.json").read_text())["parts"] == {
+        "tokenizer": "sprites",
+        "text_encoder": "builtin",
+        "generator": "gan",
+    }
+    made = theseus("generate", "a red circle", "--model", "runs/gan", "--size", "48x32", "-o", "one.gif")
+    assert made.code == 0 and "17 frames of 48x32 at 8 fps, one-step" in made.err
+
+
 def test_a_training_that_is_killed_goes_on_bit_for_bit(trained: Path, tmp_path: Path) -> None:
     def kill(done: int, total: int, scalars: dict[str, float]) -> None:
         if done == 3:
