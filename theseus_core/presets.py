@@ -209,7 +209,10 @@ PRESETS: dict[str, dict[str, Tree]] = {
         },
         # On what the vae's presets of these names give.
         "sprites": {**ON_SPRITES, "model": FREQUENCIES, "world": {**MOVING, "objects": 1}},
-        "two-sprites": merge(ON_SPRITES, {"model": FREQUENCIES, "world": MOVING, "train": {"steps": 1900}}),
+        "two-sprites": merge(
+            ON_SPRITES,
+            {"model": FREQUENCIES, "world": MOVING, "train": {"steps": 6250, "schedule": "constant-linear", "decay": 0.15}},
+        ),
         # On what the vae's preset "shapes" gives, and as near to the noise as the transformer of this name: a shift of 8 is one
         # of 64 in the ratio of signal to noise. Down there min-SNR weights leave next to nothing, and there words have to decide.
         "ddpm-shapes": {
