@@ -94,6 +94,19 @@ def test_a_chunk_of_nothing_is_refused(vae: Model, video: Tensor, chunk: int) ->
         vae.decode(torch.zeros(1, 5, 2, 4, 4))
 
 
+@torch.no_grad()
+def test_a_latent_may_stand_for_larger_squares(video: Tensor) -> None:
+    wide = build("tokenizers", "causal_vae", "debug", {"space_factor": 16})
+    clip = video[..., :32]
+    wide.initialize([clip])
+    latents = wide.encode(clip)
+    assert latents.shape == (2, *wide.latent_shape(21, 32, 32)) == (2, 4, 6, 2, 2)
+    assert wide.decode(latents).shape == clip.shape
+    torch.testing.assert_close(wide.decode(wide.encode(clip, chunk=2), chunk=2), wide.decode(latents), atol=1e-5, rtol=0)
+    with pytest.raises(TheseusError, match="multiples of 16, not: 40x32"):
+        wide.encode(video)
+
+
 def test_patchify_is_undone(video: Tensor) -> None:
     torch.testing.assert_close(unpatchify(patchify(video[:, :, 1:], 4, 8), 4, 8), video[:, :, 1:], atol=0, rtol=0)
     assert patchify(video[:, :, 1:], 4, 8)[0, 1, 2, 3].reshape(3, 4, 8, 8).equal(video[0, :, 5:9, 16:24, 24:32])

@@ -308,7 +308,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "prompts": 16,
             "train": GAN,
         },
-        # On what the vae's preset "two-sprites" gives: a clip is eight hundred numbers, and a step a twentieth of one on pixels.
+        # On what the vae's preset "two-sprites" gives: a clip is eight hundred numbers.
         "sprites": {
             "model_preset": "latents",
             "text": {"max_tokens": 24},
