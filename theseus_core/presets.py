@@ -83,6 +83,7 @@ GAN: Tree = {"steps": 5600, "schedule": "constant-linear", "decay": 0.4, "evalua
 
 # A constant rate, so that the training may be prolonged by any number of steps; the averaged weights are good at any time.
 PROLONGED: Tree = {
+    "optimizer": "muon",  # also of what goes on from a model, where AdamW would be the default
     "batch_size": 16,
     "lr": 2e-3,
     "schedule": "constant",

@@ -27,10 +27,9 @@ from torch.nn import functional as F
 from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Batch, Consumes, Generator, Progress, Text
 from theseus_core.errors import TheseusError, nearest
+from theseus_core.nn.unnormalised import GAIN, Level, activated, linear
 from theseus_core.words import content
 
-SLOPE = 0.2  # of the leaky ReLUs
-GAIN = sqrt(2 / (1 + SLOPE**2))  # what keeps the variance through them
 FACTS = 5  # of a view in a frame: x and y of its middle, the logarithm of its size, and the cosine and sine of its angle
 SIZES = 1.3  # of that logarithm, up or down: a view that may become as small as a pixel is put to use as a speck
 RATES = 6  # of the sines and cosines of time, and of the place in the frame
@@ -121,18 +120,6 @@ RUN: dict[str, object] = {
         "ema": 0.998,
     },
 }
-
-
-def linear(width: int, out: int, gain: float = 1.0) -> nn.Linear:
-    """A linear layer whose outputs have `gain` times the root mean square of its inputs."""
-    layer = nn.Linear(width, out)
-    nn.init.normal_(layer.weight, std=gain / sqrt(width))
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
-def activated(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, SLOPE)
 
 
 def waves(x: Tensor) -> Tensor:
@@ -276,23 +263,6 @@ class Painting(nn.Module):
         x = F.interpolate(x, scale_factor=c.paints, mode="bilinear")  # (B T, paint_width, H, W)
         colours: Tensor = self.painted(activated(x.permute(0, 2, 3, 1)))  # (B T, H, W, Z)
         return colours.view(clips, frames, *colours.shape[1:]).permute(0, 4, 1, 2, 3)
-
-
-class Level(nn.Module):
-    """Half the width and height, then half the frames."""
-
-    def __init__(self, width: int, out: int) -> None:
-        super().__init__()
-        self.space = nn.Conv2d(width, out, 3, stride=2, padding=1)
-        self.time = linear(3 * out, out, GAIN)
-        nn.init.normal_(self.space.weight, std=GAIN / sqrt(9 * width))
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, H, W, C)
-        clips = len(x)
-        x = activated(self.space(x.flatten(0, 1).permute(0, 3, 1, 2)))  # (B T, C', H / 2, W / 2)
-        x = x.permute(0, 2, 3, 1).reshape(clips, -1, *x.shape[2:], x.shape[1])  # (B, T, H / 2, W / 2, C')
-        x = F.pad(x, (0, 0, 0, 0, 0, 0, 1, x.shape[1] % 2))
-        return activated(self.time(torch.cat([x[:, :-2:2], x[:, 1:-1:2], x[:, 2::2]], dim=-1)))
 
 
 class Discriminator(nn.Module):
