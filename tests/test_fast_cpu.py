@@ -14,7 +14,7 @@ from theseus_core.nn.packed import Packed, can_pack, linear_gelu, pack
 from theseus_core.registry import build
 
 CPU = torch.device("cpu")
-packs = pytest.mark.skipif(not can_pack(CPU), reason="this build of PyTorch has no oneDNN")
+packs = pytest.mark.skipif(not can_pack(CPU), reason="oneDNN multiplies no bf16 on this CPU")
 
 
 @pytest.mark.parametrize("tokens", [40, 300, 1030])

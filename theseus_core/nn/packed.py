@@ -36,8 +36,9 @@ def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def can_pack(device: torch.device) -> bool:
+    """Whether bf16 is multiplied on this device by oneDNN, which wants AVX-512 or better of a CPU."""
     built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return device.type == "cpu" and bool(built) and hasattr(_mkldnn(), "_reorder_linear_weight")
+    return device.type == "cpu" and bool(built) and bool(_mkldnn()._is_mkldnn_bf16_supported())
 
 
 @torch.no_grad()
