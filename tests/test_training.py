@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from theseus_core.config import assignments
 from theseus_core.contracts import Text, TextEncoder
@@ -380,3 +381,13 @@ def test_both_trainings_killed_at_random_moments_end_identical(dataset: Dataset,
     subprocess.run(command("transformer", dataset.path, whole / "t", *vae), check=True, capture_output=True, env=environment())
     killed_until_done(command("transformer", dataset.path, killed / "t", *vae), killed / "t", seed=1)
     assert hashes(whole / "t") == hashes(killed / "t")
+
+
+def test_a_gan_killed_at_random_moments_ends_identical_with_both_its_optimizers(dataset: Dataset, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command("gan", dataset.path, whole), check=True, capture_output=True, env=environment())
+    killed_until_done(command("gan", dataset.path, killed), killed, seed=2)
+    assert hashes(whole) == hashes(killed)
+    last = max((killed / "checkpoints").iterdir())
+    with safe_open(last / "optimizer.safetensors", "pt") as file:
+        assert {name.split(".")[0] for name in file.keys()}  # noqa: SIM118 == {"generator", "discriminator"}

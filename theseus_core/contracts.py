@@ -185,6 +185,7 @@ class VideoTokenizer(Trainable):
         time_factor, space_factor: how many frames and pixels a latent stands for; T = 1 + time_factor * k.
         exact_in_chunks: False where `chunk` decides the result, and callers that only want to save memory leave it out.
         sizeless: True where h and w are 1 whatever H and W are.
+        fitted_on: how many clips `initialize` is shown, at most.
         image_scale: what the latents of a first frame that is given are multiplied with beyond `encode`.
         tile: (height, width) in pixels of the tiles that larger frames can be cut into for less memory; None if they cannot.
     """
@@ -196,6 +197,7 @@ class VideoTokenizer(Trainable):
     space_factor: int
     exact_in_chunks: ClassVar[bool] = True
     sizeless: ClassVar[bool] = False
+    fitted_on: ClassVar[int] = 64
 
     @property
     def image_scale(self) -> float:

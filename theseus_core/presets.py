@@ -148,6 +148,23 @@ PRESETS: dict[str, dict[str, Tree]] = {
         # One moving shape as some thirty numbers a frame; and two, of which one stands still.
         "sprites": {**SPRITES, "model": {"things": 1}, "world": {**MOVING, "objects": 1}},
         "two-sprites": {**SPRITES, "world": MOVING},
+        # Scenes as 256 numbers a frame, of which 128 are enough for the judge to know nearly all of them again. Whole clips, for
+        # what they end with is not what they begin with.
+        "scenes": {
+            "family": "eigenframes",
+            "hold_out": 0.002,
+            "world": {"scenes": ["nature"]},
+            "pictures": 16,
+            "train": {
+                "steps": 600,
+                "batch_size": 3,
+                "lr": 1e-3,
+                "evaluate_every": 300,
+                "checkpoint_every": 100,
+                "ema": 0.99,
+                "decay": 0.5,
+            },
+        },
         # The bundled model's. With fewer channels what moves fast falls apart: of 60 shapes the judge knew 49 again after a way
         # through 8 channels, and all after this one. Weak channels stay weak, so that the transformer learns what shows first.
         "world": {
@@ -213,6 +230,15 @@ PRESETS: dict[str, dict[str, Tree]] = {
         "two-sprites": merge(
             ON_SPRITES,
             {"model": FREQUENCIES, "world": MOVING, "train": {"steps": 6250, "schedule": "constant-linear", "decay": 0.15}},
+        ),
+        # Their latents have the whole frame in each, and are more than the network is wide: it gives the clean clip. What they are
+        # made from is drawn small; the model draws it at any size.
+        "scenes": merge(
+            ON_SPRITES,
+            {
+                "model": {**FREQUENCIES, "width": 256, "predicts": "clean", "least_time": 0.3},
+                "world": {"scenes": ["nature"], "clips": 16_000, "height": 64, "width": 64, "seed": 1},
+            },
         ),
         # On what the vae's preset "shapes" gives, and as near to the noise as the transformer of this name: a shift of 8 is one
         # of 64 in the ratio of signal to noise. Down there min-SNR weights leave next to nothing, and there words have to decide.

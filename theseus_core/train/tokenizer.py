@@ -75,7 +75,7 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
         note=report.note,
         describe=described(run),
         free=DRAWN,
-        initialize=lambda: model.initialize(_windows(dataset, spread(trained, 64), run.frames)),
+        initialize=lambda: model.initialize(_windows(dataset, spread(trained, model.fitted_on), run.frames)),
         resume=resume,
     )
     tokenizer = trainer.fit()
