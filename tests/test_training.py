@@ -390,4 +390,5 @@ def test_a_gan_killed_at_random_moments_ends_identical_with_both_its_optimizers(
     assert hashes(whole) == hashes(killed)
     last = max((killed / "checkpoints").iterdir())
     with safe_open(last / "optimizer.safetensors", "pt") as file:
-        assert {name.split(".")[0] for name in file.keys()}  # noqa: SIM118 == {"generator", "discriminator"}
+        names = file.keys()
+    assert {name.split(".")[0] for name in names} == {"generator", "discriminator"}
