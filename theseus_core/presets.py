@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from theseus_core.config import Tree, merge
 
-# The world that the bundled model was trained on. What is held out of it shows whether a model puts together what it knows.
+# All of the world. What is held out of it shows whether a model puts together what it knows.
 WORLD: Tree = {
     "scenes": ["shapes", "nature"],
     "hold_out": [
@@ -156,7 +156,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "world": {"scenes": ["nature"]},
             "pictures": 16,
             "train": {
-                "steps": 600,
+                "steps": 330,
                 "batch_size": 3,
                 "lr": 1e-3,
                 "evaluate_every": 300,
@@ -165,7 +165,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "decay": 0.5,
             },
         },
-        # The bundled model's. With fewer channels what moves fast falls apart: of 60 shapes the judge knew 49 again after a way
+        # Anything of the world at 128x128. With fewer channels what moves fast falls apart: of 60 shapes the judge knew 49 again after a way
         # through 8 channels, and all after this one. Weak channels stay weak, so that the transformer learns what shows first.
         "world": {
             "model_preset": "tiny",
@@ -229,7 +229,11 @@ PRESETS: dict[str, dict[str, Tree]] = {
         "sprites": {**ON_SPRITES, "model": FREQUENCIES, "world": {**MOVING, "objects": 1}},
         "two-sprites": merge(
             ON_SPRITES,
-            {"model": FREQUENCIES, "world": MOVING, "train": {"steps": 6250, "schedule": "constant-linear", "decay": 0.15}},
+            {
+                "model": {**FREQUENCIES, "frame_layers": 2},
+                "world": MOVING,
+                "train": {"steps": 6250, "schedule": "constant-linear", "decay": 0.15},
+            },
         ),
         # Their latents have the whole frame in each, and are more than the network is wide: it gives the clean clip. What they are
         # made from is drawn small; the model draws it at any size.
@@ -237,7 +241,10 @@ PRESETS: dict[str, dict[str, Tree]] = {
             ON_SPRITES,
             {
                 "model": {**FREQUENCIES, "width": 256, "predicts": "clean", "least_time": 0.3},
-                "world": {"scenes": ["nature"], "clips": 16_000, "height": 64, "width": 64, "seed": 1},
+                "text": {"max_tokens": 16},
+                "sampling": {"guidance_scale": 1.25},
+                "world": {"scenes": ["nature"], "clips": 10_240, "height": 64, "width": 64, "seed": 1},
+                "train": {"steps": 2900, "schedule": "constant-linear", "decay": 0.35},
             },
         ),
         # On what the vae's preset "shapes" gives, and as near to the noise as the transformer of this name: a shift of 8 is one
@@ -291,7 +298,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "prompts": 16,
             "train": {**PROLONGED, "steps": 4000},
         },
-        # The bundled model's, together with the vae's of this name.
+        # On what the vae's preset of this name gives.
         "world": {
             "model": {**HOURGLASS, "layers": 8, "shift": 4.0},
             "text": {"max_tokens": 24, "lr_ratio": 0.1},
