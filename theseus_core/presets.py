@@ -165,8 +165,9 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "decay": 0.5,
             },
         },
-        # Anything of the world at 128x128. With fewer channels what moves fast falls apart: of 60 shapes the judge knew 49 again after a way
-        # through 8 channels, and all after this one. Weak channels stay weak, so that the transformer learns what shows first.
+        # Anything of the world, at 128x128. With fewer channels what moves fast falls apart: of 60 shapes the judge knew 49 again
+        # after a way through 8 channels, and all after this one. Weak channels stay weak, so that the transformer learns what
+        # shows first.
         "world": {
             "model_preset": "tiny",
             "model": {"latent_channels": 32, "whiten": 0.5},
