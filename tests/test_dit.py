@@ -291,41 +291,6 @@ def test_sines_that_count_for_nothing_change_nothing(text: Text, levels: list[li
 def test_sines_stand_beside_cosines() -> None:
     with pytest.raises(TheseusError, match="sines stand beside cosines"):
         build("generators", "dit", "debug", {"sines": True})
-    with pytest.raises(TheseusError, match="frame_layers behind them: with either frequencies must be on"):
-        build("generators", "dit", "debug", {"frame_layers": 1})
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("levels", [[], [[16, 1], [32, 1]]])
-@pytest.mark.parametrize("predicts", ["velocity", "clean"])
-def test_blocks_of_frames_change_nothing_to_begin_with_and_see_words_and_frames(
-    text: Text, levels: list[list[int]], predicts: str
-) -> None:
-    changes = {"frequencies": True, "sines": True, "levels": levels, "predicts": predicts}
-    torch.manual_seed(0)
-    plain, other = (build("generators", "dit", "debug", {**changes, "frame_layers": count}) for count in (0, 2))
-    assert isinstance(plain, Model) and isinstance(other, Model) and other.mend is not None
-    for p in plain.parameters():
-        p.add_(0.05 * torch.randn_like(p))
-    missing = other.load_state_dict(plain.state_dict(), strict=False).missing_keys
-    assert missing and all(name.startswith("mend.") for name in missing)
-    clip, t = torch.randn(2, 4, 5, 8, 8), torch.tensor([0.3, 0.8])
-    expected = plain.velocity(clip, t, text)
-    torch.testing.assert_close(other.velocity(clip, t, text), expected, atol=1e-6, rtol=1e-6)
-    for p in other.mend.parameters():
-        p.add_(0.05 * torch.randn_like(p))
-    mended = other.velocity(clip, t, text) - expected
-    assert mended.shape == clip.shape and float(mended.std((0, 1, 3, 4)).min()) > 0.01
-
-
-def test_blocks_of_frames_are_trained() -> None:
-    torch.manual_seed(0)
-    model = build("generators", "dit", "debug", {"frequencies": True, "frame_layers": 1})
-    assert isinstance(model, Model) and model.mend is not None and next(iter(model.mend.blocks)) in model.shard_units()
-    torch.nn.init.normal_(model.mend.outward.weight)
-    words = Text(mask=torch.ones(2, 3, dtype=torch.bool), embeddings=torch.randn(2, 3, 32))
-    model.losses(Batch(latents=torch.randn(2, 4, 5, 4, 4), text=words), "train")["loss"].backward()  # type: ignore[no-untyped-call]
-    assert all(p.grad is not None for p in model.mend.parameters())
 
 
 def test_frequencies_have_no_first_frame() -> None:

@@ -65,9 +65,6 @@ class Config(BaseConfig):
         False,
         description="beside each frequency's cosines stand its sines, so that what goes round is all in one token",
     )
-    frame_layers: int = Field(
-        0, ge=0, description="blocks behind those of frequencies, whose tokens stand for frames: they mend what is local in time"
-    )
     predicts: Literal["velocity", "clean"] = Field("velocity", description="what the network gives; the loss is on the velocity")
     pooled_text: bool = Field(True, description="the mean of the words steers every norm too, as the time does")
     offset: float | None = Field(None, description="a number that steers every norm too, always the same: 2 in CogVideoX1.5-5B-I2V")
@@ -99,8 +96,8 @@ class Config(BaseConfig):
             raise ValueError("learned positions need a grid, which says how many there are")
         if self.frequencies and (self.image_channels or self.patch_frames > 1):
             raise ValueError("frequencies have no first frame: image_channels must be 0, and patch_frames 1")
-        if (self.sines or self.frame_layers) and not self.frequencies:
-            raise ValueError("sines stand beside cosines, and frame_layers behind them: with either frequencies must be on")
+        if self.sines and not self.frequencies:
+            raise ValueError("sines stand beside cosines: with them frequencies must be on")
         if self.levels and self.image_channels:
             raise ValueError("levels do not take an image: image_channels must be 0")
         if self.betas and (self.predicts, self.shift, self.least_time) != ("velocity", 1.0, 0.0):
@@ -188,23 +185,6 @@ class Block(nn.Module):
         return torch.addcmul(text, text_gate, out[:, :length]), torch.addcmul(video, gate, out[:, length:tokens])
 
 
-class Mend(nn.Module):
-    """Blocks on tokens of frames behind those of frequencies; their correction is nothing to begin with.
-
-    Frequencies have a clip's ends from the fastest of them alone, which are weak and come out of the noise last: what went in a
-    circle left it there.
-    """
-
-    def __init__(self, config: Config, token: int) -> None:
-        super().__init__()
-        self.inward = nn.Linear(2 * config.latent_channels * token, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.time_width) for _ in range(config.frame_layers))
-        self.norm = nn.LayerNorm(config.width, eps=1e-5)
-        self.outward = nn.Linear(config.width, config.latent_channels * token)
-        nn.init.zeros_(self.outward.weight)
-        nn.init.zeros_(self.outward.bias)
-
-
 class Model(Generator):
     """The `dit` family."""
 
@@ -232,7 +212,6 @@ class Model(Generator):
         self.pooled_in = nn.Linear(config.text_width, config.time_width) if config.pooled_text else None
         self.offset_in = None if config.offset is None else TimeEmbedding(config.time_width, config.time_width)
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.time_width) for _ in range(config.layers))
-        self.mend = Mend(config, self.patch**2) if config.frame_layers else None
         self.first_norm = nn.LayerNorm(config.width, eps=1e-5) if config.norms_at_end == 2 else None
         self.norm = nn.LayerNorm(config.width, eps=1e-5)
         self.modulation = nn.Linear(config.time_width, 2 * config.width)
@@ -281,32 +260,7 @@ class Model(Generator):
         predicted = x.permute(0, 4, 1, 2, 3)  # (B, Z, t, h, w)
         if self.config.frequencies:
             predicted = from_spectrum(predicted.float(), self.config.sines)
-        if self.mend is not None:
-            predicted = self._mended(predicted, latents, t, words, time, mask, rotation)
         return predicted if self.config.predicts == "velocity" else towards(latents, predicted, t)
-
-    def _mended(
-        self,
-        predicted: Tensor,
-        latents: Tensor,
-        t: Tensor,
-        words: Tensor,
-        time: Tensor,
-        mask: Tensor | None,
-        rotation: Rotation | None,
-    ) -> Tensor:
-        """What is predicted of the clip (B, Z, t, h, w), with what its frames, looked at one beside the other, are still off by."""
-        assert self.mend is not None
-        size = self._grid(latents)
-        at = t.view(-1, 1, 1, 1, 1)
-        clean = predicted if self.config.predicts == "clean" else latents - at * predicted
-        seen = torch.cat([latents, clean], dim=1).to(words.dtype).permute(0, 2, 3, 4, 1)  # (B, t, h, w, 2 Z)
-        video = self.mend.inward(patchify(seen, self.patch).flatten(1, 3))  # (B, N, D)
-        words, video = self._placed(words, video, size)
-        for block in self.mend.blocks:
-            words, video = block(words, video, time, rotation, mask)
-        off = self.mend.outward(self.mend.norm(video))  # (B, N, Z patch^2)
-        return predicted + unpatchify(off.view(len(off), *size, -1), self.patch).permute(0, 4, 1, 2, 3)
 
     def _steer(self, t: Tensor, text: Text, dtype: torch.dtype) -> Tensor:
         """(B, time width): what moves and stretches the tokens in every norm."""
@@ -392,7 +346,7 @@ class Model(Generator):
         return self.path.times(steps, device) if isinstance(self.path, DiscretePath) else times(steps, self.config.shift, device)
 
     def shard_units(self) -> list[nn.Module]:
-        return [*self.blocks, *(self.mend.blocks if self.mend is not None else [])]
+        return list(self.blocks)
 
     def _rotation(self, text_tokens: int, size: Size, device: torch.device) -> Rotation | None:
         grid, width = self.config.grid, self.config.width // self.config.heads
