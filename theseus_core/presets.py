@@ -231,7 +231,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         "two-sprites": merge(
             ON_SPRITES,
             {
-                "model": {**FREQUENCIES, "frame_layers": 2},
+                "model": FREQUENCIES,
                 "world": MOVING,
                 "train": {"steps": 6250, "schedule": "constant-linear", "decay": 0.15},
             },
