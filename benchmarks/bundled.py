@@ -1,8 +1,8 @@
 """A model that ships with the package, made from nothing: trained, exported, scored, and described in its card.
 
-    python -m benchmarks.bundled world | shapes [-o FOLDER] [--model FOLDER]
+    python -m benchmarks.bundled scenes | shapes [-o FOLDER] [--model FOLDER]
 
-Runs the commands as a user would, with the presets `world`, or `two-sprites`. Each of them goes on where it was stopped, so this
+Runs the commands as a user would, with the presets `scenes`, or `two-sprites`. Each of them goes on where it was stopped, so this
 may be killed and started again. Draws a contact sheet in docs/ too. With `--model` the model goes elsewhere than into the package.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,16 +28,15 @@ MOST_MIB = 40
 
 
 class Recipe(NamedTuple):
-    """How a bundled model is made, and what it is scored by; of the last of its suites the contact sheet shows so many clips."""
+    """How a bundled model is made, and how many clips the contact sheet shows of those that it is scored by, its name's suite."""
 
     preset: str
-    suites: tuple[str, ...]
     shown: int
 
 
 RECIPES = {
-    "world": Recipe("world", ("shapes", "scenes"), len(SCENES)),
-    "shapes": Recipe("two-sprites", ("shapes",), 40),
+    "scenes": Recipe("scenes", len(SCENES)),
+    "shapes": Recipe("two-sprites", 40),
 }
 
 
@@ -57,13 +55,11 @@ def export(output: Path, model: Path) -> None:
         shutil.copytree(copy, part)
 
 
-def evaluate(output: Path, model: Path, suites: Sequence[str]) -> dict[str, Any]:
-    """The summaries of the suites; a folder of an older model's clips is made anew."""
-    found = {}
-    for suite in suites:
-        shutil.rmtree(output / "evaluation" / suite, ignore_errors=True)
-        found[suite] = json.loads(theseus(output, "evaluate", "--suite", suite, "--model", str(model), "--json")[1])
-    return found
+def evaluate(output: Path, model: Path, suite: str) -> dict[str, Any]:
+    """The summary; a folder of an older model's clips is made anew."""
+    shutil.rmtree(output / "evaluation" / suite, ignore_errors=True)
+    summary: dict[str, Any] = json.loads(theseus(output, "evaluate", "--suite", suite, "--model", str(model), "--json")[1])
+    return summary
 
 
 def draw(output: Path, suite: str, count: int, folder: Path) -> None:
@@ -102,8 +98,7 @@ it does not know.
 ## What it was made from
 
 {made["world"]["clips"]:,} drawn clips with captions from a grammar; no file, no download, no one's work.
-Held out of the training: {"; ".join(made["world"]["hold_out"])}.
-
+{held_out(made["world"])}
 `python -m benchmarks.bundled {name}` makes it again from nothing, with the preset `{RECIPES[name].preset}`: \
 {made["train"]["steps"]:,} steps of {made["train"]["batch_size"]} clips. Training took {cost["vae"]:.0f} minutes for the autoencoder
 and {cost["transformer"]:.0f} for the transformer ({on["device"]}, busy with other work too).
@@ -120,9 +115,13 @@ Measured on the files that `theseus evaluate` wrote and read back.
 """
 
 
+def held_out(world: dict[str, Any]) -> str:
+    return f"Held out of the training: {'; '.join(world['hold_out'])}.\n" if world["hold_out"] else ""
+
+
 FINE = {  # what a picture cannot be, by how it is made
-    "causal_vae": "- Fine detail is soft: a token of the transformer stands for 32x32 pixels and four frames.\n"
-    "- Other sizes than its own were never trained.\n",
+    "eigenframes": "- Pictures are soft, at any size: a frame is a sum of 256 pictures of 32x32 pixels, and what is finer is\n"
+    "  guessed: see docs/tokenizers.md.\n",
     "sprites": "- Flat shapes on a smooth ground, at any size, and no other picture: see docs/tokenizers.md.\n",
 }
 
@@ -144,30 +143,27 @@ def knowledge(model: Path) -> str:
 
 def unready(found: dict[str, Any]) -> str:
     """A line that says what it cannot do yet, where it is wrong more often than right."""
-    weak = []
-    if found["shapes"]["scores"]["seen"]["all three"]["share"] < 0.5:
-        weak.append("shapes with the shape, colour and motion that were asked for")
-    scenes = found["scenes"]["scores"]["seen"] if "scenes" in found else {}
-    weak += [key for key, score in scenes.items() if score["share"] < 0.5]
+    seen = found["scores"]["seen"]
+    weak = [key for key, score in seen.items() if score["share"] < 0.5 and key != "all scenes"]
     return f"- It was trained too briefly, and mostly fails at: {', '.join(weak)}.\n" if weak else ""
 
 
 def scores(found: dict[str, Any]) -> str:
-    """A table of the shapes, one of the scenes, and what else was measured."""
-    shapes = found["shapes"]
-    seen, held = shapes["scores"]["seen"], shapes["scores"]["held_out"]
-    rows = [f"| {key.replace('_', ' ')} | {cell(seen.get(key))} | {cell(held.get(key))} |" for key in dict.fromkeys([*seen, *held])]
-    lines = ["| shapes | combinations seen | never seen |", "|---|---|---|", *rows]
-    if "scenes" in found:
-        lines += ["", "| scenes | |", "|---|---|"]
-        lines += [f"| {key} | {cell(score)} |" for key, score in found["scenes"]["scores"]["seen"].items()]
-    for name, each in found.items():
-        other = each["diversity"]
+    """A table, and what else was measured."""
+    seen, held = found["scores"]["seen"], found["scores"]["held_out"]
+    if held:
+        lines = ["| shapes | combinations seen | never seen |", "|---|---|---|"]
         lines += [
-            "",
-            f"Of {each['clips']} clips of {name}, {each['blank']} blank and {each['frozen']} frozen; two seeds differ visibly in "
-            f"{other['visibly_different']} of {other['pairs']} pairs; {each['seconds_per_clip']:.2f} seconds a clip.",
+            f"| {key.replace('_', ' ')} | {cell(seen.get(key))} | {cell(held.get(key))} |" for key in dict.fromkeys([*seen, *held])
         ]
+    else:
+        lines = ["| scenes | |", "|---|---|", *(f"| {key} | {cell(score)} |" for key, score in seen.items())]
+    other = found["diversity"]
+    lines += [
+        "",
+        f"Of {found['clips']} clips, {found['blank']} blank and {found['frozen']} frozen; two seeds differ visibly in "
+        f"{other['visibly_different']} of {other['pairs']} pairs; {found['seconds_per_clip']:.2f} seconds a clip.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -186,8 +182,8 @@ def main() -> None:
     model = (arguments.model or ROOT / "theseus_core/bundled" / arguments.name).absolute()
     train(output, recipe.preset)
     export(output, model)
-    text = card(arguments.name, output, model, evaluate(output, model, recipe.suites))
-    draw(output, recipe.suites[-1], recipe.shown, ROOT / "docs")
+    text = card(arguments.name, output, model, evaluate(output, model, arguments.name))
+    draw(output, arguments.name, recipe.shown, ROOT / "docs")
     (model / "CARD.md").write_text(text, encoding="utf-8")
     print(text)
 
