@@ -20,7 +20,8 @@ from typing import Any, Literal, get_args, overload
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from theseus_core.config import Config, Tree, dump, merge, validate
 from theseus_core.contracts import Generator, TextEncoder, VideoTokenizer
@@ -106,7 +107,7 @@ def load_part(folder: Path, group: Group) -> nn.Module:
         loaded: nn.Module = module.load(folder, config)
         return loaded.eval()
     weights = _weights(folder / "model.safetensors")
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         model: nn.Module = module.Model(config)
     try:
         model.load_state_dict(weights, strict=True, assign=True)
@@ -115,6 +116,15 @@ def load_part(folder: Path, group: Group) -> nn.Module:
             f"the weights do not fit the configuration: {folder}", hint=str(error).splitlines()[-1].strip()
         ) from error
     return model.eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out what would be drawn into weights that have no memory: for it PyTorch imports its compiler, which takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
 
 
 def blueprint(folder: Path, group: Group) -> nn.Module:
@@ -126,7 +136,7 @@ def blueprint(folder: Path, group: Group) -> nn.Module:
     name, tree = _described(folder, group)
     module = family(group, name)
     config = validate(module.Config, tree)
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         model: nn.Module = module.Model(config)
     return model.eval()
 

@@ -102,7 +102,7 @@ class Model(VideoTokenizer):
             )
         self.sharpen = Sharpen(config)
         self.register_buffer("average", torch.zeros(values))
-        self.register_buffer("pictures", torch.eye(config.components, values))
+        self.register_buffer("pictures", nn.init.normal_(torch.zeros(config.components, values), std=values**-0.5))
         self.register_buffer("mean", torch.zeros(config.components))
         self.register_buffer("std", torch.ones(config.components))
 
