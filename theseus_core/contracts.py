@@ -233,8 +233,8 @@ class VideoTokenizer(Trainable):
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(Z, t, h, w) of a video of this size."""
-        f, s = self.time_factor, self.space_factor
-        return self.latent_channels, (frames - 1) // f + 1, height // s, width // s
+        sides = (1, 1) if self.sizeless else (height // self.space_factor, width // self.space_factor)
+        return self.latent_channels, (frames - 1) // self.time_factor + 1, *sides
 
     def check_size(self, frames: int, height: int, width: int, patch: int = 1) -> None:
         """Refuse a size that would have to be rounded.

@@ -1,4 +1,4 @@
-"""First weights of linear layers, computed from data instead of drawn."""
+"""What is computed from data in closed form: first weights of linear layers, principal components, scales of latents."""
 
 from __future__ import annotations
 
@@ -42,3 +42,43 @@ def solve(outward: nn.Linear, entries: Tensor, patches: Tensor) -> None:
     solution = torch.linalg.solve(square, (known.T @ patches).double())  # (K + 1, patch)
     outward.weight[:, : entries.shape[1]] = solution[:-1].T.float()
     outward.bias.copy_(solution[-1])
+
+
+def evened(std: Tensor, whiten: float) -> Tensor:
+    """What channels of deviations (Z,) are divided by: a variance of 1 over all, and strong and weak ones evened out.
+
+    Args:
+        whiten: how far: 1 to the same deviation, 0 not at all.
+    """
+    scale = std**whiten
+    return scale * (std / scale).square().mean().sqrt()
+
+
+class Covariance:
+    """Running mean and covariance of vectors of `size` values, in double precision."""
+
+    def __init__(self, size: int) -> None:
+        self.count = 0
+        self.sum = torch.zeros(size, dtype=torch.float64)
+        self.products = torch.zeros(size, size, dtype=torch.float64)
+
+    def add(self, vectors: Tensor) -> None:
+        """Any shape (..., size)."""
+        x = vectors.flatten(0, -2).cpu()
+        self.count += len(x)
+        self.sum += x.sum(0, dtype=torch.float64)
+        self.products += (x.T @ x).double()
+
+    def principal_components(self, kept: int, scale_by: int) -> tuple[Tensor, Tensor]:
+        """The mean (size,) and a basis (kept, size) by falling variance; its first `scale_by` give deviations of about 1."""
+        mean, variances, vectors = self.eigenvectors()
+        scale = variances[:kept][:scale_by].clamp_min(1e-8).sqrt().mean()
+        basis = torch.zeros(kept, len(mean), dtype=torch.float64)
+        basis[: len(vectors)] = vectors[:kept] / scale
+        return mean.float(), basis.float()
+
+    def eigenvectors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean (size,), and by falling variance the variances (size,) and the directions (size, size), one in each row."""
+        mean = self.sum / self.count
+        variances, vectors = torch.linalg.eigh(self.products / self.count - mean.outer(mean))
+        return mean, variances.flip(0), vectors.flip(1).T

@@ -19,6 +19,7 @@ from theseus_core.contracts import Batch, Consumes, VideoTokenizer
 from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr, ssim
 from theseus_core.nn.causal import Cache, Trunk
+from theseus_core.nn.closed_form import Covariance, evened
 from theseus_core.nn.patching import patchify, unpatchify
 
 TIME = 4
@@ -193,36 +194,9 @@ class Model(VideoTokenizer):
         mean = seen.sum / seen.count
         self.mean.copy_(mean)
         std = (seen.products.diagonal() / seen.count - mean.square()).clamp_min(1e-8).sqrt()
-        scale = std**self.config.whiten
-        self.std.copy_(scale * (std / scale).square().mean().sqrt())  # a latent's variance is 1 over all channels
+        self.std.copy_(evened(std, self.config.whiten))
 
 
 def _check_chunk(chunk: int | None) -> None:
     if chunk is not None and chunk < 1:
         raise TheseusError(f"a chunk holds at least one latent frame, not: {chunk}", hint="None for all at once")
-
-
-class Covariance:
-    """Running mean and covariance of vectors of `size` values, in double precision."""
-
-    def __init__(self, size: int) -> None:
-        self.count = 0
-        self.sum = torch.zeros(size, dtype=torch.float64)
-        self.products = torch.zeros(size, size, dtype=torch.float64)
-
-    def add(self, vectors: Tensor) -> None:
-        """Any shape (..., size)."""
-        x = vectors.flatten(0, -2).cpu()
-        self.count += len(x)
-        self.sum += x.sum(0, dtype=torch.float64)
-        self.products += (x.T @ x).double()
-
-    def principal_components(self, kept: int, scale_by: int) -> tuple[Tensor, Tensor]:
-        """The mean (size,) and a basis (kept, size) by falling variance; its first `scale_by` give deviations of about 1."""
-        mean = self.sum / self.count
-        variances, vectors = torch.linalg.eigh(self.products / self.count - mean.outer(mean))
-        order = variances.argsort(descending=True)[:kept]
-        scale = variances[order[:scale_by]].clamp_min(1e-8).sqrt().mean()
-        basis = torch.zeros(kept, len(mean), dtype=torch.float64)
-        basis[: len(order)] = vectors[:, order].T / scale
-        return mean.float(), basis.float()

@@ -20,6 +20,7 @@ from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Batch, Consumes, VideoTokenizer
 from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr, ssim
+from theseus_core.nn.closed_form import Covariance, evened
 
 
 class Config(BaseConfig):
@@ -106,10 +107,6 @@ class Model(VideoTokenizer):
         self.register_buffer("mean", torch.zeros(config.components))
         self.register_buffer("std", torch.ones(config.components))
 
-    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """(Z, t, 1, 1): a frame of any size is one latent."""
-        return self.latent_channels, frames, 1, 1
-
     def encode(self, video: Tensor, chunk: int | None = None) -> Tensor:
         self.check_size(*video.shape[2:])
         z = (self._weights(video) - self.mean) / self.std  # (B, T, Z)
@@ -125,23 +122,19 @@ class Model(VideoTokenizer):
     @torch.no_grad()
     def initialize(self, videos: Iterable[Tensor]) -> None:
         """The mean frame and the eigenvectors of the frames' covariance, by falling eigenvalue."""
-        total, products, count = torch.zeros(()).double(), torch.zeros(()).double(), 0
+        seen = Covariance(len(self.average))
         for video in videos:
-            frames = self._thumbnails(video).flatten(0, 1)
-            total, products = total + frames.sum(0).double(), products + (frames.T @ frames).double()
-            count += len(frames)
-        mean = total / count
-        vectors = torch.linalg.eigh(products / count - mean.outer(mean)).eigenvectors
+            seen.add(self._thumbnails(video))
+        mean, _, vectors = seen.eigenvectors()
         self.average.copy_(mean)
-        self.pictures.copy_(vectors.flip(1)[:, : self.config.components].T)
+        self.pictures.copy_(vectors[: self.config.components])
 
     @torch.no_grad()
     def calibrate(self, videos: Iterable[Tensor]) -> None:
         weights = torch.cat([self._weights(video).flatten(0, 1).double() for video in videos])
         std = weights.std(0, correction=0).clamp_min(1e-4)
-        scale = std**self.config.whiten
         self.mean.copy_(weights.mean(0))
-        self.std.copy_(scale * (std / scale).square().mean().sqrt())  # a latent's variance is 1 over all channels
+        self.std.copy_(evened(std, self.config.whiten))
 
     def losses(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         assert batch.video is not None

@@ -122,10 +122,6 @@ class Model(VideoTokenizer):
         self.register_buffer("mean", torch.zeros(self.latent_channels))
         self.register_buffer("std", torch.ones(self.latent_channels))
 
-    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """(Z, t, 1, 1): a frame of any size is one latent."""
-        return self.latent_channels, frames, 1, 1
-
     def encode(self, video: Tensor, chunk: int | None = None) -> Tensor:
         """See `VideoTokenizer`; a clip is taken as a whole, whatever `chunk` says, for its things are sorted by how they move."""
         self.check_size(*video.shape[2:])
