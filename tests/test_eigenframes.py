@@ -71,7 +71,7 @@ def test_a_size_of_any_kind_and_frames_by_themselves(fitted: Model) -> None:
 
 
 def test_more_pictures_than_values_are_refused() -> None:
-    with pytest.raises(TheseusError, match="800 components of frames of 768 values"):
+    with pytest.raises(TheseusError, match="800 components of 768 values"):
         build("tokenizers", "eigenframes", "debug", {"components": 800})
 
 
@@ -90,3 +90,23 @@ def test_it_learns_to_draw_sharper_than_interpolation() -> None:
         optimizer.step()
         errors.append(losses["mse"].item())
     assert errors[-1] < 0.3 * errors[0]
+
+
+@torch.no_grad()
+def test_cells_are_sums_of_the_same_pictures_and_join_to_frames() -> None:
+    torch.manual_seed(0)
+    model = build("tokenizers", "eigenframes", "debug", {"cells": 2, "components": 3 * 8 * 8}).eval()
+    video = clips(40, SIDE)
+    model.initialize(video.split(4))
+    model.calibrate(video.split(4))
+    latents = model.encode(video[:2])
+    assert latents.shape == (2, *model.latent_shape(5, 64, 64)) == (2, 192, 5, 2, 2)
+    untrained = torch.nn.functional.interpolate(video[:2], (5, 32, 32), mode="trilinear")
+    torch.testing.assert_close(model.decode(latents, size=(32, 32)), untrained, atol=1e-4, rtol=0)  # of all components all is left
+    corner = torch.zeros_like(latents)
+    corner[..., 1, 0] = 1
+    drawn = (model.decode(latents + corner, size=(32, 32)) - model.decode(latents, size=(32, 32))).abs().amax((0, 1, 2))
+    assert drawn[18:, :14].min() > 1e-3  # below, to the left
+    assert drawn[:14].max() < 1e-4 and drawn[:, 18:].max() < 1e-4
+    with pytest.raises(TheseusError, match="3 cells do not divide a side of 16 pixels"):
+        build("tokenizers", "eigenframes", "debug", {"cells": 3})

@@ -137,3 +137,17 @@ print(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr)
     assert "typer" in imported
     assert not HEAVY & set(imported)
     assert len(imported) < 450, "typer and rich are about 300 modules; a heavy library brings many hundreds"
+
+
+def test_a_bundled_model_makes_a_video_without_the_compiler(tmp_path: Path) -> None:
+    program = """
+import sys
+from theseus_cli.main import main
+try:
+    main(["generate", "a red circle moving left", "--steps", "1", "--output", sys.argv[1]])
+except SystemExit as end:
+    assert not end.code, end.code
+assert "torch" in sys.modules and "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "out.mp4")], cwd=ROOT, check=True)
+    assert (tmp_path / "out.mp4").exists()

@@ -184,7 +184,7 @@ class VideoTokenizer(Trainable):
         codebook_size: V, where latents are codes (B, 1, t, h, w) int64 in [0, V).
         time_factor, space_factor: how many frames and pixels a latent stands for; T = 1 + time_factor * k.
         exact_in_chunks: False where `chunk` decides the result, and callers that only want to save memory leave it out.
-        sizeless: True where h and w are 1 whatever H and W are.
+        sizeless: True where h and w are `grid` whatever H and W are.
         fitted_on: how many clips `initialize` is shown, at most.
         image_scale: what the latents of a first frame that is given are multiplied with beyond `encode`.
         tile: (height, width) in pixels of the tiles that larger frames can be cut into for less memory; None if they cannot.
@@ -197,6 +197,7 @@ class VideoTokenizer(Trainable):
     space_factor: int
     exact_in_chunks: ClassVar[bool] = True
     sizeless: ClassVar[bool] = False
+    grid: int = 1
     fitted_on: ClassVar[int] = 64
 
     @property
@@ -233,7 +234,7 @@ class VideoTokenizer(Trainable):
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(Z, t, h, w) of a video of this size."""
-        sides = (1, 1) if self.sizeless else (height // self.space_factor, width // self.space_factor)
+        sides = (self.grid, self.grid) if self.sizeless else (height // self.space_factor, width // self.space_factor)
         return self.latent_channels, (frames - 1) // self.time_factor + 1, *sides
 
     def check_size(self, frames: int, height: int, width: int, patch: int = 1) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args, overload
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from theseus_core.config import Config, Tree, dump, merge, validate
@@ -122,9 +122,10 @@ class _Undrawn(TorchFunctionMode):
     """Leaves out what would be drawn into weights that have no memory: for it PyTorch imports its compiler, which takes seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (Tensor.normal_, Tensor.uniform_):
-            return args[0]
-        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == nn.init.__name__:  # as a whole: what it calls is not seen here
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def blueprint(folder: Path, group: Group) -> nn.Module:

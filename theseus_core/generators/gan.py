@@ -199,8 +199,8 @@ class Painting(nn.Module):
         self.style = styles(config)
         self.moments = nn.ModuleList([linear(width + times, width, GAIN), linear(width, width, GAIN)])
         self.placed = linear(width, config.views * FACTS, 0.3)
-        self.waves = nn.Parameter(torch.randn(config.views, 2, config.waves) * 3)
-        self.phases = nn.Parameter(torch.rand(config.views, config.waves) * 2 * pi)
+        self.waves = nn.Parameter(nn.init.normal_(torch.empty(config.views, 2, config.waves), std=3))
+        self.phases = nn.Parameter(nn.init.uniform_(torch.empty(config.views, config.waves), 0, 2 * pi))
         seen = config.views * (config.waves + 1) + 2 * (1 + 2 * RATES)
         widths = [seen, *[config.field_width] * config.field_layers]
         self.layers = nn.ModuleList(linear(a, b, GAIN) for a, b in pairwise(widths))

@@ -29,7 +29,7 @@ class CausalConv(nn.Module):
     def __init__(self, width: int, time_kernel: int = 3, space_kernel: int = 3) -> None:
         super().__init__()
         self.past = time_kernel - 1
-        self.time = nn.Parameter(torch.randn(time_kernel, width) * time_kernel**-0.5)
+        self.time = nn.Parameter(nn.init.normal_(torch.empty(time_kernel, width), std=time_kernel**-0.5))
         self.space = nn.Conv2d(width, width, space_kernel, padding=space_kernel // 2, groups=width)
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:

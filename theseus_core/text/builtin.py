@@ -81,7 +81,7 @@ class Model(TextEncoder):
         self.width, self.max_tokens, self.lr_ratio = config.width, config.max_tokens, config.lr_ratio
         self.numbers = {word: FIRST + i for i, word in enumerate(config.vocabulary)}
         self.words = nn.Embedding(FIRST + len(config.vocabulary), config.width, padding_idx=PADDING)
-        self.positions = nn.Parameter(torch.randn(config.max_tokens, config.width) * 0.02)
+        self.positions = nn.Parameter(nn.init.normal_(torch.empty(config.max_tokens, config.width), std=0.02))
         self.layers = nn.ModuleList(Layer(config.width, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 

@@ -26,7 +26,8 @@ from theseus_core.nn.closed_form import Covariance, evened
 class Config(BaseConfig):
     """Configuration of `eigenframes`."""
 
-    components: int = Field(256, ge=1, description="Z, the pictures that a frame is a sum of")
+    components: int = Field(256, ge=1, description="Z, the pictures that a cell, or a whole frame, is a sum of")
+    cells: int = Field(1, ge=1, description="across and down a frame, each a sum of its own; all of the same pictures")
     side: int = Field(32, ge=4, description="of the square of pixels that frames are shrunk to")
     factor: int = Field(4, ge=1, description="how many times larger than that square a frame is drawn again")
     width: int = Field(64, ge=8, description="channels of the convolutions that draw it")
@@ -95,43 +96,47 @@ class Model(VideoTokenizer):
         super().__init__()
         self.config = config
         self.latent_channels = config.components
-        values = 3 * config.side**2
+        self.grid = config.cells
+        if config.side % config.cells:
+            raise TheseusError(f"{config.cells} cells do not divide a side of {config.side} pixels")
+        values = 3 * (config.side // config.cells) ** 2
         if config.components > values:
             raise TheseusError(
-                f"{config.components} components of frames of {values} values",
-                hint=f"at most {values}, or a larger side than {config.side}",
+                f"{config.components} components of {values} values", hint=f"at most {values}, or a larger side than {config.side}"
             )
         self.sharpen = Sharpen(config)
-        self.register_buffer("average", torch.zeros(values))
+        self.register_buffer("average", torch.zeros(3 * config.side**2))
         self.register_buffer("pictures", nn.init.normal_(torch.zeros(config.components, values), std=values**-0.5))
         self.register_buffer("mean", torch.zeros(config.components))
         self.register_buffer("std", torch.ones(config.components))
 
     def encode(self, video: Tensor, chunk: int | None = None) -> Tensor:
         self.check_size(*video.shape[2:])
-        z = (self._weights(video) - self.mean) / self.std  # (B, T, Z)
-        return z.mT[..., None, None]
+        z = (self._weights(video) - self.mean) / self.std  # (B, T, h, w, Z)
+        return z.permute(0, 4, 1, 2, 3)
 
     def decode(self, latents: Tensor, chunk: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
-        if latents.ndim != 5 or latents.shape[1] != self.latent_channels or latents.shape[3:] != (1, 1):
-            raise TheseusError(f"latents must be (B, {self.latent_channels}, t, 1, 1), not: {tuple(latents.shape)}")
+        z, side = self.latent_channels, self.grid
+        if latents.ndim != 5 or latents.shape[1] != z or latents.shape[3:] != (side, side):
+            raise TheseusError(f"latents must be (B, {z}, t, {side}, {side}), not: {tuple(latents.shape)}")
         assert size is not None, "latents of eigenframes do not say how large their frames are"
         parts = torch.split(latents, chunk or latents.shape[2], dim=2)
-        return torch.cat([self._draw(part[..., 0, 0].mT * self.std + self.mean, size) for part in parts], dim=2)
+        return torch.cat([self._draw(part.permute(0, 2, 3, 4, 1) * self.std + self.mean, size) for part in parts], dim=2)
 
     @torch.no_grad()
     def initialize(self, videos: Iterable[Tensor]) -> None:
-        """The mean frame and the eigenvectors of the frames' covariance, by falling eigenvalue."""
-        seen = Covariance(len(self.average))
-        for video in videos:
-            seen.add(self._thumbnails(video))
-        mean, _, vectors = seen.eigenvectors()
-        self.average.copy_(mean)
+        """The mean frame, and the eigenvectors of the covariance of how cells, or frames, differ from it, by falling eigenvalue."""
+        thumbnails = torch.cat([self._thumbnails(video).flatten(0, 1) for video in videos])
+        self.average.copy_(thumbnails.mean(0))
+        seen = Covariance(self.pictures.shape[1])
+        for part in torch.split(thumbnails - self.average, 256):
+            seen.add(self._cut(part))
+        _, _, vectors = seen.eigenvectors()
         self.pictures.copy_(vectors[: self.config.components])
 
     @torch.no_grad()
     def calibrate(self, videos: Iterable[Tensor]) -> None:
-        weights = torch.cat([self._weights(video).flatten(0, 1).double() for video in videos])
+        weights = torch.cat([self._weights(video).flatten(0, 3).double() for video in videos])
         std = weights.std(0, correction=0).clamp_min(1e-4)
         self.mean.copy_(weights.mean(0))
         self.std.copy_(evened(std, self.config.whiten))
@@ -140,7 +145,7 @@ class Model(VideoTokenizer):
         assert batch.video is not None
         video, c = batch.video, self.config
         weights = self._weights(video)
-        weights = weights + c.noise * weights.std((0, 1), keepdim=True, correction=0) * torch.randn_like(weights)
+        weights = weights + c.noise * weights.std((0, 1, 2, 3), keepdim=True, correction=0) * torch.randn_like(weights)
         output = self._draw(weights, (video.shape[3], video.shape[4])).float()
         terms = {"l1": (output - video).abs().mean(), "mse": (output - video).square().mean()}
         loss = c.l1_weight * terms["l1"] + c.mse_weight * terms["mse"]
@@ -152,17 +157,29 @@ class Model(VideoTokenizer):
     def _thumbnails(self, video: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, T, 3 S S), each pixel the mean of what it stands for."""
         frames = video.transpose(1, 2).float()
-        return F.adaptive_avg_pool2d(frames.flatten(0, 1), self.config.side).view(*frames.shape[:2], -1)
+        return F.adaptive_avg_pool2d(frames.flatten(0, 1), self.config.side).reshape(*frames.shape[:2], -1)
+
+    def _cut(self, thumbnails: Tensor) -> Tensor:
+        """(..., 3 S S) -> (..., h, w, 3 s s): the cells of each."""
+        before, g = thumbnails.shape[:-1], self.grid
+        cells = thumbnails.reshape(*before, 3, g, self.config.side // g, g, self.config.side // g)
+        return cells.movedim((-4, -2), (-5, -4)).reshape(*before, g, g, -1)
+
+    def _joined(self, cells: Tensor) -> Tensor:
+        """What `_cut` cut."""
+        before, g = cells.shape[:-3], self.grid
+        apart = cells.reshape(*before, g, g, 3, self.config.side // g, self.config.side // g)
+        return apart.movedim((-5, -4), (-4, -2)).reshape(*before, -1)
 
     def _weights(self, video: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, T, Z): how much of each picture is in a frame."""
+        """(B, 3, T, H, W) -> (B, T, h, w, Z): how much of each picture is in each cell."""
         with torch.autocast(video.device.type, enabled=False):
-            return (self._thumbnails(video) - self.average.float()) @ self.pictures.float().T
+            return self._cut(self._thumbnails(video) - self.average.float()) @ self.pictures.float().T
 
     def _draw(self, weights: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, T, Z) -> (B, 3, T, H, W)."""
-        batch, frames, _ = weights.shape
-        small = weights.to(self.pictures.dtype) @ self.pictures + self.average  # (B, T, 3 S S)
+        """(B, T, h, w, Z) -> (B, 3, T, H, W)."""
+        batch, frames = weights.shape[:2]
+        small = self._joined(weights.to(self.pictures.dtype) @ self.pictures) + self.average  # (B, T, 3 S S)
         small = small.view(-1, 3, self.config.side, self.config.side).to(self.sharpen.inward.weight.dtype)
         drawn: Tensor = self.sharpen(small)  # (B T, 3, f S, f S)
         if drawn.shape[2:] != size:
