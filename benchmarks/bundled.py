@@ -2,8 +2,8 @@
 
     python -m benchmarks.bundled scenes | shapes [-o FOLDER] [--model FOLDER]
 
-Runs the commands as a user would, with the presets `scenes`, or `two-sprites`. Each of them goes on where it was stopped, so this
-may be killed and started again. Draws a contact sheet in docs/ too. With `--model` the model goes elsewhere than into the package.
+Runs the commands as a user would, with the presets of `RECIPES`. Each of them goes on where it was stopped, so this may be killed
+and started again. Draws a contact sheet in docs/ too. With `--model` the model goes elsewhere than into the package.
 """
 
 from __future__ import annotations
@@ -28,22 +28,42 @@ MOST_MIB = 40
 
 
 class Recipe(NamedTuple):
-    """How a bundled model is made, and how many clips the contact sheet shows of those that it is scored by, its name's suite."""
+    """How a bundled model is made, and how many clips the contact sheet shows of those that it is scored by, its name's suite.
+
+    Attributes:
+        preset: of the autoencoder, and of the transformer where there are no stages.
+        stages: run, preset and flags of trainings, each of which goes on from the one before; the last is runs/transformer.
+    """
 
     preset: str
     shown: int
+    stages: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+
+    def runs(self) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        return self.stages or (("runs/transformer", self.preset, ()),)
 
 
 RECIPES = {
     "scenes": Recipe("scenes", len(SCENES)),
-    "shapes": Recipe("two-sprites", 40),
+    "shapes": Recipe(
+        "two-sprites",
+        40,
+        (
+            ("runs/words", "two-sprites", ("--steps", "1")),  # the vocabulary of all that will be said, which stays
+            ("runs/turning", "turning", ()),
+            ("runs/transformer", "two-sprites", ()),
+        ),
+    ),
 }
 
 
-def train(output: Path, preset: str) -> None:
+def train(output: Path, recipe: Recipe) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    for part in ("vae", "transformer"):
-        theseus(output, "train", part, "--data", "world", "--preset", preset)
+    theseus(output, "train", "vae", "--data", "world", "--preset", recipe.preset)
+    before: tuple[str, ...] = ()
+    for run, preset, flags in recipe.runs():
+        theseus(output, "train", "transformer", "--data", "world", "--preset", preset, "-o", run, *flags, *before)
+        before = ("--init", run)
 
 
 def export(output: Path, model: Path) -> None:
@@ -81,7 +101,8 @@ def card(name: str, output: Path, model: Path, found: dict[str, Any]) -> str:
     size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) / 2**20
     assert size <= MOST_MIB, f"{size:.1f} MiB"
     on = machine.measure()
-    cost = {part: minutes(output / "runs" / part) for part in ("vae", "transformer")}
+    recipe = RECIPES[name]
+    cost = {"vae": minutes(output / "runs/vae"), "transformer": sum(minutes(output / run) for run, _, _ in recipe.runs())}
     return f"""# A model that ships with Theseus: {name}
 
 Makes {defaults["frames"]} frames of {defaults["width"]}x{defaults["height"]} at {defaults["fps"]:g} a second, from words, in \
@@ -99,7 +120,7 @@ it does not know.
 
 {made["world"]["clips"]:,} drawn clips with captions from a grammar; no file, no download, no one's work.
 {held_out(made["world"])}
-`python -m benchmarks.bundled {name}` makes it again from nothing, with the preset `{RECIPES[name].preset}`: \
+`python -m benchmarks.bundled {name}` makes it again from nothing, with the preset `{recipe.preset}`: \
 {made["train"]["steps"]:,} steps of {made["train"]["batch_size"]} clips. Training took {cost["vae"]:.0f} minutes for the autoencoder
 and {cost["transformer"]:.0f} for the transformer ({on["device"]}, busy with other work too).
 
@@ -120,8 +141,8 @@ def held_out(world: dict[str, Any]) -> str:
 
 
 FINE = {  # what a picture cannot be, by how it is made
-    "eigenframes": "- Pictures are soft, at any size: a frame is a sum of 256 pictures of 32x32 pixels, and what is finer is\n"
-    "  guessed: see docs/tokenizers.md.\n",
+    "eigenframes": "- Pictures are soft, at any size: each sixteenth of a frame is a sum of 32 pictures of 8x8 pixels, and\n"
+    "  what is finer is guessed: see docs/tokenizers.md.\n",
     "sprites": "- Flat shapes on a smooth ground, at any size, and no other picture: see docs/tokenizers.md.\n",
 }
 
@@ -180,7 +201,7 @@ def main() -> None:
     recipe = RECIPES[arguments.name]
     output = (arguments.output or Path("runs/bundled") / arguments.name).absolute()
     model = (arguments.model or ROOT / "theseus_core/bundled" / arguments.name).absolute()
-    train(output, recipe.preset)
+    train(output, recipe)
     export(output, model)
     text = card(arguments.name, output, model, evaluate(output, model, arguments.name))
     draw(output, arguments.name, recipe.shown, ROOT / "docs")

@@ -164,8 +164,21 @@ def test_what_is_held_out_is_never_shown() -> None:
 
 def test_holding_out_everything_is_an_error() -> None:
     everything = [world.wanted(name) for name in SHAPES]
-    with pytest.raises(TheseusError, match="everything is held out of: shapes"):
+    with pytest.raises(TheseusError, match="nothing is left of: shapes"):
         world.sample(0, hold_out=everything)
+
+
+def test_only_what_is_asked_for_is_shown() -> None:
+    only = [world.wanted("star spinning clockwise"), world.wanted("heart moving in a circle")]
+    never = [world.wanted("red star")]
+    clips = [world.sample(seed, hold_out=never, only=only) for seed in range(60)]
+    shown = {tuple(clip.attributes[key] for key in ("shape", "motion")) for clip in clips}
+    assert shown == {("star", "spinning"), ("heart", "circling")}
+    assert {clip.attributes["way"] for clip in clips if clip.attributes["shape"] == "star"} == {"clockwise"}
+    assert {clip.attributes["way"] for clip in clips if clip.attributes["shape"] == "heart"} == {"clockwise", "counter-clockwise"}
+    assert "red" not in {clip.attributes["colour"] for clip in clips if clip.attributes["shape"] == "star"}
+    with pytest.raises(TheseusError, match="nothing is left of: shapes"):
+        world.sample(0, hold_out=only, only=only)
 
 
 def test_unknown_scenes_and_texts_are_errors() -> None:

@@ -38,6 +38,10 @@ def synth(
         list[str] | None,
         typer.Option("--hold-out", help='Never show this: "circle moving up-right". May be given again.', show_default="nothing"),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help='Show nothing but this: "red star". May be given again.', show_default="everything"),
+    ] = None,
     seed: SeedOption = 0,
     size: Annotated[str, typer.Option("--size", help="128, or WIDTHxHEIGHT: 256x144.")] = "128",
     frames: Annotated[int, typer.Option("--frames", help="Of each clip, at least 17.")] = 17,
@@ -54,14 +58,16 @@ def synth(
     from theseus_core.render.video import check
 
     height, width = parse_size(size)
-    tree = {"scenes": [name.strip() for name in scenes.split(",")], "hold_out": hold_out or [], "seed": seed, "frames": frames}
-    settings = validate(WorldSettings, tree | {"height": height, "width": width})
+    chosen = {"scenes": [name.strip() for name in scenes.split(",")], "hold_out": hold_out or [], "only": only or []}
+    settings = validate(WorldSettings, chosen | {"seed": seed, "frames": frames, "height": height, "width": width})
     check(Path(f"clip.{export}") if export else Path("clip"), height, width, fps)
     if (output / "dataset.json").exists():
         raise TheseusError(f"there is a dataset already: {output}", hint="name another folder with -o")
     world = World(settings)
-    for text, held in zip(settings.hold_out, world.hold_out, strict=True):
-        console.say(f"never shown, for {text!r}: {', '.join(f'{key} {value}' for key, value in held.attributes.items())}")
+    asked = [("never", *pair) for pair in zip(settings.hold_out, world.hold_out, strict=True)]
+    asked += [("alone", *pair) for pair in zip(settings.only, world.only, strict=True)]
+    for how, text, read in asked:
+        console.say(f"{how} shown, for {text!r}: {', '.join(f'{key} {value}' for key, value in read.attributes.items())}")
     with console.progress("drawing", clips) as advance:
         made = _counted(world.clips(clips, fps), clips, advance)
         dataset = write_dataset(output, made, {"world": dump(settings), "clips": clips, "fps": fps})

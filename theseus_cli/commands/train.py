@@ -52,11 +52,16 @@ HoldOutOption = Annotated[
     list[str] | None,
     typer.Option("--hold-out", help='Of the world: never show "circle moving up-right". May be given again.', rich_help_panel=RUN),
 ]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", help='Of the world: show nothing but "red star". May be given again.', rich_help_panel=RUN),
+]
 PresetOption = Annotated[
     str,
     typer.Option(
         "--preset",
-        help="debug, tiny, small, base, ten-clips, shapes, world; ddpm-shapes; codes, shapes-codes.",
+        help="debug, tiny, small, base; ten-clips; of the world scenes, world, shapes, sprites, two-sprites, codes, shapes-codes; "
+        "of transformers turning, ddpm-shapes, ddpm-sprites too.",
         rich_help_panel=RUN,
     ),
 ]
@@ -121,6 +126,7 @@ def vae(
     settings: SetOption = None,
     scenes: ScenesOption = None,
     hold_out: HoldOutOption = None,
+    only: OnlyOption = None,
     steps: StepsOption = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
@@ -138,7 +144,7 @@ def vae(
 ) -> None:
     """Train a video autoencoder: clips to small latents and back."""
     flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers, replicas)
-    flags |= _world_flags(scenes, hold_out)
+    flags |= _world_flags(scenes, hold_out, only)
     run = _configured("vae", preset, config, flags, settings, data, epochs, merge_every)
     outcome = _in_ranks(run, _train_vae, data, output, resume)
     following = "theseus train transformer" + _changed("--data", data, "dataset") + _changed("--vae", output, "runs/vae")
@@ -182,6 +188,7 @@ def transformer(
     settings: SetOption = None,
     scenes: ScenesOption = None,
     hold_out: HoldOutOption = None,
+    only: OnlyOption = None,
     steps: StepsOption = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
@@ -199,7 +206,7 @@ def transformer(
 ) -> None:
     """Train a generator: words to latents, which the autoencoder turns into a video."""
     flags = _flags(family, steps, batch_size, lr, seed, device, dtype, optimizer, compile, workers, replicas)
-    flags |= _world_flags(scenes, hold_out)
+    flags |= _world_flags(scenes, hold_out, only)
     if quantize is not None:
         flags["quantize"] = quantize.value
     flags |= _text_flags(text)
@@ -265,6 +272,7 @@ def gan(
     settings: SetOption = None,
     scenes: ScenesOption = None,
     hold_out: HoldOutOption = None,
+    only: OnlyOption = None,
     steps: StepsOption = None,
     epochs: EpochsOption = None,
     batch_size: BatchOption = None,
@@ -281,7 +289,7 @@ def gan(
     from theseus_core.train.generator import train_generator
 
     flags = _flags(None, steps, batch_size, lr, seed, device, dtype, optimizer, False, workers, None)
-    flags |= _world_flags(scenes, hold_out) | _text_flags(text)
+    flags |= _world_flags(scenes, hold_out, only) | _text_flags(text)
     run = _configured("gan", preset, config, flags, settings, data, epochs, None)
     vae = _tokenizer_of(run, vae)
     with _reported("training") as report:
@@ -332,8 +340,9 @@ def _flags(
     return flags | ({"family": family} if family is not None else {})
 
 
-def _world_flags(scenes: str | None, hold_out: list[str] | None) -> dict[str, Any]:
-    given = {"scenes": [name.strip() for name in scenes.split(",")] if scenes else None, "hold_out": hold_out}
+def _world_flags(scenes: str | None, hold_out: list[str] | None, only: list[str] | None) -> dict[str, Any]:
+    named = [name.strip() for name in scenes.split(",")] if scenes else None
+    given = {"scenes": named, "hold_out": hold_out, "only": only}
     chosen = {key: value for key, value in given.items() if value is not None}
     return {"world": chosen} if chosen else {}
 

@@ -53,12 +53,18 @@ def wanted(text: str) -> Description:
     return found
 
 
-def sample(seed: int, kinds: Sequence[str] = ("shapes",), hold_out: Sequence[Description] = ()) -> Description:
+def sample(
+    seed: int,
+    kinds: Sequence[str] = ("shapes",),
+    hold_out: Sequence[Description] = (),
+    only: Sequence[Description] = (),
+) -> Description:
     """A random clip, a function of the arguments alone.
 
     Args:
         kinds: what to choose from, each kind as often as any other.
         hold_out: no clip that shows one of these is ever drawn.
+        only: where there are any, every clip shows one of these.
 
     Raises:
         TheseusError: nothing is left.
@@ -67,9 +73,9 @@ def sample(seed: int, kinds: Sequence[str] = ("shapes",), hold_out: Sequence[Des
         random = Random(f"sample {seed} {attempt}")
         kind = random.choice(list(kinds))
         clip = Description(kind, _group(kind).sample(kind, random), random.getrandbits(62))
-        if not any(asked.kind == kind and _group(kind).shows(clip, asked) for asked in hold_out):
+        if not _shows(clip, hold_out) and (not only or _shows(clip, only)):
             return clip
-    raise TheseusError(f"everything is held out of: {', '.join(kinds)}", hint="hold out less, or add scenes")
+    raise TheseusError(f"nothing is left of: {', '.join(kinds)}", hint="hold out less, ask for more, or add scenes")
 
 
 def render(descriptions: Sequence[Description], frames: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
@@ -96,6 +102,10 @@ def caption(description: Description, seed: int) -> str:
 def parse(text: str) -> Description | None:
     """What a text asks for, with only the attributes that it mentions; None where it asks for nothing of this world."""
     return next((reading for group in GROUPS.values() if (reading := group.parse(text)) is not None), None)
+
+
+def _shows(clip: Description, any_of: Sequence[Description]) -> bool:
+    return any(asked.kind == clip.kind and _group(clip.kind).shows(clip, asked) for asked in any_of)
 
 
 def _group(kind: str) -> Group:

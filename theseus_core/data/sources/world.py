@@ -34,6 +34,9 @@ class WorldSettings(Config):
     )
     objects: int = Field(2, ge=1, le=2, description="shapes in a clip, at most")
     hold_out: tuple[str, ...] = Field((), description='what is never shown, in words: "circle moving up-right"')
+    only: tuple[str, ...] = Field(
+        (), description='what alone is shown, in words: "red star"; nothing named, and it is all there is'
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="another seed gives other clips")
     frames: int = Field(17, ge=17, description="T; with fewer, what spins turns too far between two frames")
     height: int = Field(128, ge=16, description="of the frames in pixels")
@@ -44,7 +47,7 @@ class World:
     """The clips that settings speak of, numbered from 0 without end.
 
     Raises:
-        TheseusError: no such scenes, or nothing in the world is what is held out.
+        TheseusError: no such scenes, or nothing in the world is what is held out, or alone shown.
     """
 
     def __init__(self, settings: WorldSettings) -> None:
@@ -53,10 +56,11 @@ class World:
         self.hold_out = tuple(world.wanted(text) for text in settings.hold_out)
         pairs = tuple(Description("shapes", {"relation": relation}) for relation in RELATIONS)
         self.never = self.hold_out + (pairs if settings.objects == 1 else ())
+        self.only = tuple(world.wanted(text) for text in settings.only)
 
     def describe(self, number: int) -> Description:
         seed = self._seed(number)
-        return world.sample(seed, Random(f"kinds {seed}").choice(self.kinds), self.never)
+        return world.sample(seed, Random(f"kinds {seed}").choice(self.kinds), self.never, self.only)
 
     def caption(self, number: int) -> str:
         return world.caption(self.describe(number), self._seed(number))
@@ -96,7 +100,7 @@ class WorldClips:
         path: a folder of the training's own, for what is computed of the clips.
 
     Raises:
-        TheseusError: no such scenes, or what is held out leaves nothing.
+        TheseusError: no such scenes, or nothing is left of what is held out, or alone shown.
     """
 
     def __init__(self, settings: Drawn, path: Path) -> None:
