@@ -79,7 +79,7 @@ def test_what_is_held_out_never_comes() -> None:
 
 
 def test_the_fingerprint_knows_what_was_asked_for() -> None:
-    changes: list[dict[str, object]] = [{"seed": 1}, {"hold_out": ()}, {"frames": 21}, {"wordings": 2}, {"clips": 13}]
+    changes: list[dict[str, object]] = [{"seed": 1}, {"hold_out": ()}, {"only": ("red star",)}, {"frames": 21}, {"wordings": 2}, {"clips": 13}]
     prints = [clips_of(**change).fingerprint for change in ({}, *changes)]
     assert len(set(prints)) == len(prints)
     assert clips_of().fingerprint == prints[0]
@@ -95,11 +95,13 @@ def test_the_fingerprint_knows_how_it_is_drawn(monkeypatch: pytest.MonkeyPatch) 
 def test_the_world_trains_both_models_without_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--data", "world", "--preset", "debug", "--steps", "2", "--set", "world.clips=24", "--set", "world.height=16"]
     small += ["--set", "world.width=16", "--hold-out", "circle moving up-right", "--scenes", "shapes,rain"]
+    small += ["--only", "circle", "--only", "rain"]
     vae, transformer = tmp_path / "vae", tmp_path / "transformer"
     assert run("train", "vae", *small, "-o", vae) == 0
     assert run("train", "transformer", *small, "--vae", vae, "-o", transformer) == 0
     made = json.loads((transformer / "model/model.json").read_text())["made_by"]["settings"]["world"]
     assert made["hold_out"] == ["circle moving up-right"] and made["scenes"] == ["shapes", "rain"]
+    assert made["only"] == ["circle", "rain"]
     assert not list(tmp_path.rglob("clips.jsonl"))
     assert "theseus generate" in capsys.readouterr().err
 
@@ -151,6 +153,18 @@ def test_synth_makes_the_same_dataset_twice(tmp_path: Path, capsys: pytest.Captu
     assert len(read(tmp_path / "one/gif/000003.gif", 99).frames) == 18
 
 
+def test_synth_shows_only_what_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    only = ("--only", "star spinning clockwise", "--only", "red heart")
+    assert synth("-o", tmp_path / "data", "--clips", 8, *only) == 0
+    assert "alone shown, for 'red heart': colour red, shape heart" in capsys.readouterr().err
+    read = [world.parse(record.captions[0]) for record in Dataset.open(tmp_path / "data").records]
+    found = {each.attributes["shape"]: each.attributes for each in read if each is not None and "relation" not in each.attributes}
+    assert set(found) <= {"star", "heart"} and found
+    assert found.get("star", {}).get("motion", "spinning") == "spinning"
+    assert synth("-o", tmp_path / "none", "--clips", 2, *only, "--hold-out", "star", "--hold-out", "heart") == 1
+    assert "nothing is left of: shapes" in capsys.readouterr().err
+
+
 def test_another_seed_gives_other_clips(tmp_path: Path) -> None:
     for seed in (0, 1):
         assert synth("-o", tmp_path / str(seed), "--clips", 4, "--seed", seed) == 0
@@ -164,6 +178,7 @@ def test_another_seed_gives_other_clips(tmp_path: Path) -> None:
         (("--scenes", "shape"), "no such scenes: shape"),
         (("--frames", "9"), "frames: input should be greater than or equal to 17: 9"),
         (("--hold-out", "an elephant"), "the world has nothing like: an elephant"),
+        (("--only", "an elephant"), "the world has nothing like: an elephant"),
         (("--size", "24x17", "--export", "mp4"), ".mp4 needs an even width and height: 24x17"),
         (("--fps", "60", "--export", "gif"), "a GIF plays at most 50 frames a second: 60"),
         (("--fps", "0"), "frames a second must be above 0 and at most 1000: 0"),
@@ -187,5 +202,5 @@ def test_synth_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_settings_refuse_a_hold_out_that_leaves_nothing() -> None:
     clips = World(SMALL.model_copy(update={"hold_out": tuple(world.shapes.SHAPES)}))
-    with pytest.raises(TheseusError, match="everything is held out"):
+    with pytest.raises(TheseusError, match="nothing is left of: shapes"):
         clips.describe(0)
