@@ -240,8 +240,8 @@ PRESETS: dict[str, dict[str, Tree]] = {
             ON_SPRITES,
             {
                 "model": FREQUENCIES,
-                "world": MOVING,
-                "train": {"steps": 4200, "batch_size": 32, "schedule": "constant-linear", "decay": 0.4},
+                "world": {**MOVING, "often": TURNING},
+                "train": {"steps": 6250, "schedule": "constant-linear", "decay": 0.3},
             },
         ),
         # What comes before it, or which way round things go is never learned: see docs/dit.md.

@@ -37,6 +37,7 @@ class WorldSettings(Config):
     only: tuple[str, ...] = Field(
         (), description='what alone is shown, in words: "red star"; nothing named, and it is all there is'
     )
+    often: tuple[str, ...] = Field((), description="what every other clip shows, in words, beside what chance shows anyway")
     seed: int = Field(0, ge=0, lt=2**63, description="another seed gives other clips")
     frames: int = Field(17, ge=17, description="T; with fewer, what spins turns too far between two frames")
     height: int = Field(128, ge=16, description="of the frames in pixels")
@@ -57,10 +58,12 @@ class World:
         pairs = tuple(Description("shapes", {"relation": relation}) for relation in RELATIONS)
         self.never = self.hold_out + (pairs if settings.objects == 1 else ())
         self.only = tuple(world.wanted(text) for text in settings.only)
+        self.often = tuple(world.wanted(text) for text in settings.often)
 
     def describe(self, number: int) -> Description:
         seed = self._seed(number)
-        return world.sample(seed, Random(f"kinds {seed}").choice(self.kinds), self.never, self.only)
+        asked = self.often if self.often and number % 2 else self.only
+        return world.sample(seed, Random(f"kinds {seed}").choice(self.kinds), self.never, asked)
 
     def caption(self, number: int) -> str:
         return world.caption(self.describe(number), self._seed(number))
