@@ -79,7 +79,15 @@ def test_what_is_held_out_never_comes() -> None:
 
 
 def test_the_fingerprint_knows_what_was_asked_for() -> None:
-    changes: list[dict[str, object]] = [{"seed": 1}, {"hold_out": ()}, {"only": ("red star",)}, {"frames": 21}, {"wordings": 2}, {"clips": 13}]
+    changes: list[dict[str, object]] = [
+        {"seed": 1},
+        {"hold_out": ()},
+        {"only": ("red star",)},
+        {"often": ("red star",)},
+        {"frames": 21},
+        {"wordings": 2},
+        {"clips": 13},
+    ]
     prints = [clips_of(**change).fingerprint for change in ({}, *changes)]
     assert len(set(prints)) == len(prints)
     assert clips_of().fingerprint == prints[0]
@@ -163,6 +171,15 @@ def test_synth_shows_only_what_is_asked_for(tmp_path: Path, capsys: pytest.Captu
     assert found.get("star", {}).get("motion", "spinning") == "spinning"
     assert synth("-o", tmp_path / "none", "--clips", 2, *only, "--hold-out", "star", "--hold-out", "heart") == 1
     assert "nothing is left of: shapes" in capsys.readouterr().err
+
+
+def test_every_other_clip_shows_what_is_asked_for_often() -> None:
+    settings = SMALL.model_copy(update={"often": ("red star",), "objects": 1})
+    clips = [World(settings).describe(number).attributes for number in range(40)]
+    red_stars = [(each["colour"], each["shape"]) == ("red", "star") for each in clips]
+    assert all(red_stars[1::2]) and not all(red_stars[::2])
+    plain = World(SMALL.model_copy(update={"objects": 1}))
+    assert clips[::2] == [plain.describe(number).attributes for number in range(0, 40, 2)]
 
 
 def test_another_seed_gives_other_clips(tmp_path: Path) -> None:
