@@ -45,7 +45,7 @@ def clips(motion: str) -> Iterator[tuple[Description, str, str]]:
 
 @torch.no_grad()
 def measure(pipe: TextToVideo, motion: str, count: int) -> dict[float, tuple[float, float, float]]:
-    """By the time: mean losses with the true words and with the false ones, and the share of clips that the true ones suit better."""
+    """By the time: mean losses with the true words and the false ones, and the share of clips that the true ones suit better."""
     shown, true, false = zip(*(each for _, each in zip(range(count), clips(motion), strict=False)), strict=True)
     latents = torch.cat([pipe.tokenizer.encode(world.render([each], 17, SIDE, SIDE)) for each in shown])
     words = [pipe.text_encoder(pipe.text_encoder.tokenize(list(captions))) for captions in (true, false)]
