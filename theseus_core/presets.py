@@ -269,9 +269,9 @@ PRESETS: dict[str, dict[str, Tree]] = {
                     "least_time": 0.3,
                 },
                 "text": {"max_tokens": 16},
-                "sampling": {"guidance_scale": 2.0},
+                "sampling": {"guidance_scale": 2.25},
                 "world": {"scenes": ["nature"], "clips": 10_240, "height": 64, "width": 64, "seed": 1},
-                "train": {"steps": 4200, "batch_size": 32, "schedule": "constant-linear", "decay": 0.3},
+                "train": {"steps": 5400, "batch_size": 32, "schedule": "constant-linear", "decay": 0.3},
             },
         ),
         # On what the vae's preset "shapes" gives, and as near to the noise as the transformer of this name: a shift of 8 is one
