@@ -1,9 +1,8 @@
 """Frames as the weights of a few hundred pictures that they are sums of: a clip of scenes as a short list of numbers a frame.
 
-The pictures are the principal components of frames shrunk to thumbnails, as faces were first told by "eigenpictures" (Sirovich and
-Kirby 1987), in closed form. They see the whole frame at once, so that a generator has a handful of latents for a clip instead of a
-handful for every corner of it, and none of its mistakes is a corner that does not fit the next. What they leave soft, convolutions
-draw sharper, every frame by itself.
+The pictures are the principal components of frames shrunk to thumbnails, or of equal cells of these, as faces were first told by
+"eigenpictures" (Sirovich and Kirby 1987), in closed form. Few of them are large, so that a generator has a handful of latents for a
+clip. What they leave soft, convolutions draw sharper, every frame by itself and across the borders of cells.
 """
 
 from __future__ import annotations
