@@ -63,6 +63,51 @@ def test_operations_are_those_of_the_real_run(folder: Path, guidance: float, sam
     assert sum(counts.values()) == pytest.approx(predicted, rel=0.05)
 
 
+OTHERS = {
+    "ddpm": ("causal_vae", {"sampler": "dpmpp_2m"}, ("debug", {})),
+    "masked": ("vqvae", {"sampler": "masked"}, ("debug", {"codebook_size": 32})),
+    "causal": ("vqvae", {"sampler": "causal"}, ("debug", {"codebook_size": 32})),
+    "gan": ("pixels", {"sampler": "one-step", "guidance_scale": 1.0}, ("debug", {"latent_height": 32, "latent_width": 32})),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_family_says_what_it_does(name: str, tmp_path: Path) -> None:
+    tokenizer, defaults, (size, changes) = OTHERS[name]
+    family = name if name in ("ddpm", "gan") else "autoregressive"
+    torch.manual_seed(0)
+    parts = (
+        build("tokenizers", tokenizer, "debug"),
+        build("text", "builtin", "debug", {"vocabulary": ["a", "circle"]}),
+        build("generators", family, size, changes),
+    )
+    model = save_model(tmp_path / "model", *parts, SETTINGS.model_copy(update=defaults), {})
+    _, found = examine(model, {}, PLAN)
+    pipe = TextToVideo.load(model, "cpu", "fp32")
+    with FlopCounterMode(display=False) as counter:
+        pipe.sample(["a circle a circle a circle a circle"])
+    predicted = sum(work.flops for work in found.work.values())
+    assert sum(counter.get_flop_counts()["Global"].values()) == pytest.approx(predicted, rel=0.1)
+    assert found.stepless is (name in ("causal", "gan"))
+    half = examine(model, {}, replace(PLAN, dtype=torch.bfloat16))[1]
+    assert half.work["steps"].flops == found.work["steps"].flops
+
+
+def test_attention_needs_no_room_for_the_scores_of_all_heads() -> None:
+    with torch.device("meta"):
+        network, q = nn.Linear(1, 1), torch.empty(1, 8, 4096, 16)
+    size = q.nbytes
+
+    def work(scores: estimate.Scores) -> Work:
+        return estimate._follow(network, lambda: nn.functional.scaled_dot_product_attention(q, q, q), scores)
+
+    fused = work("none")
+    assert (fused.flops, fused.peak) == (4 * 8 * 4096**2 * 16, size)  # of what comes out
+    block = 2 * estimate.QUERIES_AT_ONCE * 4096 * 4
+    assert block <= work("one head").peak <= size + block
+    assert 8 * block <= work("all").peak <= size + 8 * block
+
+
 def test_weights_are_those_of_the_parts(folder: Path) -> None:
     _, model = examine(folder, {}, PLAN)
     pipe = TextToVideo.load(folder, "cpu", "fp32")

@@ -27,8 +27,9 @@ def predict(name: str, changes: dict[str, Any], plan: Plan, videos: int, unseen:
     settings, model = estimate.examine(folder, changes, plan)
     rates, free = estimate.measure_rates(plan), free_memory(plan.device)
     made = estimate.predict(model, plan, rates, free)
-    shape = f"{settings.frames} frames of {settings.width}x{settings.height}, {settings.steps} steps of {settings.sampler}"
-    console.say(f"model: {name} on {plan.device} in {dtype_name(plan.dtype)}: {shape}, guidance {settings.guidance_scale:g}")
+    shape = f"{settings.frames} frames of {settings.width}x{settings.height}"
+    how = f"{'' if model.stepless else f'{settings.steps} steps of '}{settings.sampler}, guidance {settings.guidance_scale:g}"
+    console.say(f"model: {name} on {plan.device} in {dtype_name(plan.dtype)}: {shape}, {how}")
     show(made, videos)
     if unseen:
         console.warn(f"the prediction is that without: {', '.join(unseen)}")

@@ -321,6 +321,15 @@ class Generator(Trainable):
             TheseusError: the family has no such sampler; the hint names those it has.
         """
 
+    @abstractmethod
+    def rehearsal(
+        self, noise: Tensor, text: Text, *, steps: int, guidance_scale: float, sampler: str
+    ) -> list[tuple[int, Callable[[], object]]]:
+        """The calls that `sample` is made of, each with how often it is made; one stands for all that cost the same.
+
+        All of it may be on the meta device, where `sample` itself could not look at what it has made.
+        """
+
 
 class Conditioned(Trainable):
     """A generator together with the text encoder that is trained along with it: one thing for the trainer to train.

@@ -141,3 +141,8 @@ def _c_library() -> ctypes.CDLL | None:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
     """Matrix products in `dtype`, everything else as it is; the weights stay in fp32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Matrix products as precise as what is multiplied, also within `autocast`."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -39,6 +42,8 @@ SHARE = {"text": 0.7, "steps": 0.7, "decode": 0.5}  # of the rate of a plain pro
 ON_DEVICE = 500 * 2**20  # bytes that an accelerator's own libraries take of its memory
 SIDE = 1024  # of the matrices whose product is timed
 ROOM = 0.95  # of the free memory may be used up
+
+Scores = Literal["none", "one head", "all"]
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,14 @@ class Model:
         weights, work: of "text", "steps" and "decode".
         blocks: equal blocks of the generator, one of which is on the device with `--offload layer`.
         frees_text: the text encoder gives its memory back once the prompts are read.
+        stepless: the sampler takes as many steps as the clip needs, whatever is asked for.
     """
 
     weights: dict[str, Weights]
     work: dict[str, Work]
     blocks: int
     frees_text: bool
+    stepless: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,14 +207,13 @@ def examine(folder: Path, changes: Tree, plan: Plan, prompts: int = 1) -> tuple[
         "steps": _weights(generator, stored, mapped),
         "decode": _weights(tokenizer, stored, mapped),
     }
-    evaluations, at_once = _evaluations(generator, settings)
-    step = _step(generator, tokenizer, settings, tokens, plan, at_once, masked=not released)
     work = {
         "text": Work(2.0 * text.linear * tokens * (1 + prompts), tokens * text.linear**0.5 * 4),
-        "steps": replace(step, flops=step.flops * evaluations),
+        "steps": _steps(generator, tokenizer, settings, tokens, plan, not released),
         "decode": _decode(tokenizer, settings, plan),
     }
-    return settings, Model(weights, work, max(1, len(generator.shard_units())), not trained_along)
+    stepless = settings.sampler in generator.stepless
+    return settings, Model(weights, work, max(1, len(generator.shard_units())), not trained_along, stepless)
 
 
 def predict(model: Model, plan: Plan, rates: dict[str, float], free: int) -> Estimate:
@@ -304,9 +310,6 @@ def _blueprints(folder: Path, released: bool) -> tuple[VideoTokenizer, Generator
     tokenizer, generator = blueprint(folder / "tokenizer", "tokenizers"), blueprint(folder / "generator", "generators")
     assert isinstance(tokenizer, VideoTokenizer)
     assert isinstance(generator, Generator)
-    if not hasattr(generator, "velocity"):
-        family = type(generator).__module__.rsplit(".", 1)[-1]
-        raise TheseusError(f"no prediction for generators of this family: {family}", hint="leave --dry-run out")
     return tokenizer, generator
 
 
@@ -355,63 +358,63 @@ def _stored_as(folder: Path) -> torch.dtype | None:
     return stored.read(min(stored.names())).dtype
 
 
-def _evaluations(generator: Generator, settings: Settings) -> tuple[int, int]:
-    """How many videos the network sees in all, and at most in one batch: the sampler runs with the network left out."""
-    seen: list[int] = []
-    stub: Any = generator
-    channels = stub.config.latent_channels
+def _steps(generator: Generator, tokenizer: VideoTokenizer, settings: Settings, tokens: int, plan: Plan, ours: bool) -> Work:
+    """From noise and words to latents, as the generator says what it does.
 
-    def velocity(latents: Tensor, *_: Any) -> Tensor:
-        seen.append(len(latents))
-        return torch.zeros_like(latents)
-
-    stub.velocity = velocity
-    noise = torch.zeros(1, channels, generator.patch_frames, generator.patch, generator.patch)
-    words = Text(mask=torch.ones(1, 1, dtype=torch.bool), embeddings=torch.zeros(1, 1, 1))
-    extra: dict[str, Any] = {"image": noise[:, :, :1]} if "image" in generator.takes else {}
-    try:
-        generator.sample(
-            noise, words, words, steps=settings.steps, guidance_scale=settings.guidance_scale, sampler=settings.sampler, **extra
-        )
-    finally:
-        del stub.velocity
-    return sum(seen), max(seen)
-
-
-def _step(
-    generator: Any, tokenizer: VideoTokenizer, settings: Settings, tokens: int, plan: Plan, at_once: int, masked: bool
-) -> Work:
-    """The operations for one video, and the memory for so many at once, of one evaluation of the network."""
+    Args:
+        ours: a model of ours: the words are padded, which attention leaves out, and autocast makes half precision.
+    """
     z, t, h, w = tokenizer.latent_shape(settings.frames, settings.height, settings.width)
-    t += -t % generator.patch_frames
-    config = generator.config
+    config: Any = generator.config
+    dtype = torch.float32 if ours else plan.dtype  # autocast leaves much as it is: the most that it may need
     text = Text(
-        mask=torch.empty(at_once, tokens, dtype=torch.bool, device="meta"),
-        embeddings=torch.empty(at_once, tokens, config.text_width, device="meta", dtype=plan.dtype),
+        mask=torch.ones(1, tokens, dtype=torch.bool, device="meta"),
+        embeddings=torch.empty(1, tokens, config.text_width, device="meta", dtype=dtype),
     )
-    latents = torch.empty(at_once, z, t, h, w, device="meta")
-    image = latents if config.image_channels else None
-    network: nn.Module = generator.to(plan.dtype)
-    found = _follow(network, lambda: generator.velocity(latents, torch.zeros(at_once, device="meta"), text, image))
-    length = tokens + t * h * w // (config.patch**2 * config.patch_frames)
-    heads = at_once * config.heads if masked else 1  # see `nn.attention.attend`: on a CPU not fused, as it is on the meta device
-    scores = 2 * heads * min(QUERIES_AT_ONCE, length) * length * plan.dtype.itemsize
-    beside = scores + 3 * at_once * length * config.width * plan.dtype.itemsize if plan.device.type == "cpu" else 0
-    return Work(found.flops / at_once, found.peak + beside + 6 * latents.nbytes)
+    noise = torch.empty(1, z, t + -t % generator.patch_frames, h, w, device="meta")
+    generator.to(dtype)
+    calls = generator.rehearsal(noise, text, steps=settings.steps, guidance_scale=settings.guidance_scale, sampler=settings.sampler)
+    scores: Scores = "none" if plan.device.type != "cpu" else "all" if ours else "one head"
+    works = [(count, _follow(generator, call, scores)) for count, call in calls]
+    return Work(sum(count * work.flops for count, work in works), max(work.peak for _, work in works) + 6 * 2 * noise.nbytes)
 
 
 def _decode(tokenizer: VideoTokenizer, settings: Settings, plan: Plan) -> Work:
     shape = tokenizer.latent_shape(settings.frames, settings.height, settings.width)
-    latents = torch.empty(1, *shape, device="meta", dtype=plan.dtype)
+    latents = torch.empty(1, *shape, device="meta", dtype=torch.int64 if tokenizer.codebook_size else plan.dtype)
     chunk = DECODED_AT_ONCE if tokenizer.exact_in_chunks and shape[1] > DECODED_AT_ONCE else None
     network: nn.Module = tokenizer.to(plan.dtype)
     return _follow(network, lambda: tokenizer.decode(latents, chunk=chunk, size=(settings.height, settings.width)))
 
 
-def _follow(network: nn.Module, run: Any) -> Work:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, Live(network) as live:
+def _follow(network: nn.Module, run: Callable[[], object], scores: Scores = "none") -> Work:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, Live(network) as live, OneAttention(scores) as attention:
         run()
-    return Work(float(counter.get_total_flops()), float(live.peak))
+    return Work(float(counter.get_total_flops() + attention.flops), float(live.peak))
+
+
+class OneAttention(TorchFunctionMode):
+    """Attention as one operation; on the meta device it would fall into products, with room for the scores of all heads at once.
+
+    Args:
+        scores: which of them exist at once, a block of queries at a time: what `nn.attention.attend` does on a CPU, and
+            fused kernels do not.
+    """
+
+    def __init__(self, scores: Scores) -> None:
+        super().__init__()
+        self.scores, self.flops = scores, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        q, k = args[:2]
+        self.flops += 4 * q.numel() * k.shape[2]
+        if self.scores != "none":
+            heads = len(q) * q.shape[1] if self.scores == "all" else 1
+            block = q.new_empty(2, heads, min(QUERIES_AT_ONCE, q.shape[2]), k.shape[2])  # before softmax and after
+            del block
+        return torch.empty_like(q)
 
 
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from theseus_core.device import full_precision
+
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of each clip, over all its values.
@@ -41,7 +43,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         v = F.conv2d(v, line.view(1, 1, 1, -1).expand(c, 1, 1, size), groups=c)
         return F.conv2d(v, line.view(1, 1, -1, 1).expand(c, 1, size, 1), groups=c)
 
-    with torch.autocast(a.device.type, enabled=False):  # in half precision the variances, as differences, can be below zero
+    with full_precision(a.device):  # in half precision the variances, as differences, can be below zero
         mean_x, mean_y = blur(x), blur(y)
         var_x, var_y, cov = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2, blur(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2

@@ -165,7 +165,6 @@ def test_a_model_of_codes_is_trained_on_with_its_own_ways_and_takes_no_differenc
         (["--dynamic-guidance"], "no dynamic guidance"),
         (["--image", "clip.gif"], "takes no: --image"),
         (["--video", "clip.gif"], "takes no: --video"),
-        (["--dry-run"], "no prediction for generators of this family: autoregressive"),
         (["--temperature", "-1"], "temperature"),
         (["--first-frames", "missing.gif"], "no such file: missing.gif"),
         (["--frames", "1", "--first-frames", "clip.gif"], "nothing to continue in a video of so few frames: 1"),

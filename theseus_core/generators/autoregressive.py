@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -203,6 +203,21 @@ class Model(Generator):
         else:
             codes = write_in_rounds(writing, known, choose, steps, self.config.choice_temperature, progress)
         return codes.view(len(noise), 1, *grid)
+
+    def rehearsal(
+        self, noise: Tensor, text: Text, *, steps: int, guidance_scale: float, sampler: str
+    ) -> list[tuple[int, Callable[[], object]]]:
+        causal, grid = sampler == "causal", _grid(noise)
+        codes = noise.new_zeros(len(noise), math.prod(grid), dtype=torch.int64)
+
+        def read() -> Writing:
+            return Writing(self, text, text, guidance_scale, grid, causal)
+
+        writing = read()
+        if not causal:
+            return [(1, read), (min(steps, writing.count), lambda: writing.logits(codes))]
+        middle = writing.count // 2  # what a code costs grows evenly with those before it
+        return [(1, read), (writing.count, lambda: writing.logits(codes[:, :1], start=middle))]
 
 
 class Writing:

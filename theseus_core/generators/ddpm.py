@@ -7,6 +7,7 @@ A 3D-convolution encoder sees the noisy clip; blocks attend within each frame, t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -22,6 +23,7 @@ from theseus_core.contracts import Batch, Consumes, Generator, Progress, Text
 from theseus_core.diffusion.caching import Cache
 from theseus_core.diffusion.discrete import LEAST_SIGNAL, Betas, DiscretePath
 from theseus_core.diffusion.guidance import guided, rising
+from theseus_core.diffusion.rehearsal import at_once, evaluations
 from theseus_core.diffusion.samplers import IN_LOG_SNR, SAMPLERS
 from theseus_core.diffusion.schedule import uniform
 from theseus_core.errors import TheseusError, nearest
@@ -303,6 +305,12 @@ class Model(Generator):
 
         asked = predict if cache is None else cache.over(predict, path, visited)
         return SAMPLERS[sampler](asked, noise, visited, path, progress)
+
+    def rehearsal(
+        self, noise: Tensor, text: Text, *, steps: int, guidance_scale: float, sampler: str
+    ) -> list[tuple[int, Callable[[], object]]]:
+        seen = evaluations(self, "predict", self.config.latent_channels, steps, guidance_scale, sampler)
+        return [(count, partial(self.predict, *at_once(noise, text, clips))) for clips, count in seen.items()]
 
     def shard_units(self) -> list[nn.Module]:
         return list(self.blocks)

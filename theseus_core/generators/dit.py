@@ -9,6 +9,7 @@ With `betas` and `grid` it is the released CogVideoX itself, for which `pretrain
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, cast
 
@@ -23,6 +24,7 @@ from theseus_core.contracts import Batch, Consumes, Generator, Progress, Text
 from theseus_core.diffusion.caching import Cache
 from theseus_core.diffusion.discrete import Betas, DiscretePath
 from theseus_core.diffusion.guidance import guided, rising
+from theseus_core.diffusion.rehearsal import at_once, evaluations
 from theseus_core.diffusion.samplers import SAMPLERS
 from theseus_core.diffusion.schedule import RectifiedFlow, logit_normal, times, uniform
 from theseus_core.errors import TheseusError, nearest
@@ -341,6 +343,19 @@ class Model(Generator):
         edges = [edge for edge in self.config.guidance_interval if 0 < edge < 1]
         asked = predict if cache is None else cache.over(predict, self.path, visited, edges)
         return SAMPLERS[sampler](asked, noise, visited, self.path, progress)
+
+    def rehearsal(
+        self, noise: Tensor, text: Text, *, steps: int, guidance_scale: float, sampler: str
+    ) -> list[tuple[int, Callable[[], object]]]:
+        c = self.config
+        image = torch.zeros(1, c.image_channels, 1, self.patch, self.patch) if c.image_channels else None
+        seen = evaluations(self, "velocity", c.latent_channels, steps, guidance_scale, sampler, image=image)
+
+        def evaluate(clips: int) -> Tensor:
+            beside = noise.new_empty(clips, c.image_channels, *noise.shape[2:]) if c.image_channels else None
+            return self.velocity(*at_once(noise, text, clips), beside)
+
+        return [(count, partial(evaluate, clips)) for clips, count in seen.items()]
 
     def _times(self, steps: int, device: torch.device) -> Tensor:
         return self.path.times(steps, device) if isinstance(self.path, DiscretePath) else times(steps, self.config.shift, device)

@@ -13,10 +13,10 @@ the words of the caption (Huang et al. 2024, SuperClass). The discriminator begi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from math import lcm, pi, prod, sqrt
-from typing import Literal
+from typing import Any, Literal
 from zlib import crc32
 
 import torch
@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Batch, Consumes, Generator, Progress, Text
+from theseus_core.device import full_precision
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.nn.unnormalised import GAIN, Level, activated, linear
 from theseus_core.words import content
@@ -230,7 +231,7 @@ class Painting(nn.Module):
         c = self.config
         y, x = along(c.latent_height // c.paints, moments.device), along(c.latent_width // c.paints, moments.device)
         places = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], dim=-1)  # (N, 2)
-        with torch.autocast(moments.device.type, enabled=False):
+        with full_precision(moments.device):
             slopes, starts = self.systems(self.placed(moments.float()).unflatten(-1, (c.views, FACTS)))
             local = places @ slopes.flatten(3) + starts.flatten(2).unsqueeze(2)  # (B, T, N, views * (2 + waves))
             local = local.view(*local.shape[:3], c.views, -1)
@@ -411,7 +412,7 @@ class Model(Generator):
     def penalties(self, real: Tensor, made: Tensor, text: Text) -> tuple[Tensor, Tensor]:
         """R1 and R2, of the first of the clips: the squared norm of the score's gradient, in full precision."""
         count = max(1, round(self.config.penalised * len(real)))
-        with torch.autocast(real.device.type, enabled=False):
+        with full_precision(real.device):
             words = self.discriminator.reader(_first(text, count))
             clips = torch.cat([real[:count], made[:count]]).float().requires_grad_()
             scores = self.discriminator.score(self.discriminator(clips), words.repeat(2, 1))
@@ -442,6 +443,12 @@ class Model(Generator):
         if progress is not None:
             progress(1, 1)
         return made
+
+    def rehearsal(
+        self, noise: Tensor, text: Text, *, steps: int, guidance_scale: float, sampler: str
+    ) -> list[tuple[int, Callable[[], object]]]:
+        how: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, "sampler": sampler}
+        return [(1, lambda: self.sample(noise, text, text, **how))]
 
     def refuse_other_sizes(self, height: int, width: int) -> None:
         c = self.config

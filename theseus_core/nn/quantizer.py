@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 
+from theseus_core.device import full_precision
+
 AT_ONCE = 16_384  # vectors whose distances to all codes are in memory together
 SAMPLED = 4096  # vectors that the diversity is measured on
 SOFTNESS = 0.1  # of the choice that the diversity is measured by, in units of the mean squared distance
@@ -98,7 +100,7 @@ class Quantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Quantized:
         """Vectors (..., D) to codes and back."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             z = self.place(x)  # (..., K)
             codes = self.nearest(z.detach())
             found = self.entries(codes)  # (..., K)
@@ -112,7 +114,7 @@ class Quantizer(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Vectors (..., D) to codes (...)."""
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             return self.nearest(self.place(x))
 
     def decode(self, codes: Tensor) -> Tensor:

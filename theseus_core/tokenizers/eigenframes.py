@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Batch, Consumes, VideoTokenizer
+from theseus_core.device import full_precision
 from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr, ssim
 from theseus_core.nn.closed_form import Covariance, evened
@@ -172,7 +173,7 @@ class Model(VideoTokenizer):
 
     def _weights(self, video: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, T, h, w, Z): how much of each picture is in each cell."""
-        with torch.autocast(video.device.type, enabled=False):
+        with full_precision(video.device):
             return self._cut(self._thumbnails(video) - self.average.float()) @ self.pictures.float().T
 
     def _draw(self, weights: Tensor, size: tuple[int, int]) -> Tensor:

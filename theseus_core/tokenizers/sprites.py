@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Batch, Consumes, VideoTokenizer
+from theseus_core.device import full_precision
 from theseus_core.errors import TheseusError
 from theseus_core.nn.foreground import MAX_THINGS, axes, fit_ground, follow, foreground, ground, patches
 
@@ -199,7 +200,7 @@ class Model(VideoTokenizer):
 
         A view shows the thing alone on the ground, how it differs from that, and where it is.
         """
-        with torch.autocast(pictures.device.type, enabled=False):
+        with full_precision(pictures.device):
             pictures = pictures.float()
             height, width = pictures.shape[2:]
             if min(height, width) > LOOKED_AT:

@@ -13,6 +13,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from theseus_core.device import full_precision
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.world import scenes, shapes
 from theseus_core.world.description import Description, Group
@@ -87,7 +88,7 @@ def render(descriptions: Sequence[Description], frames: int, height: int, width:
         at_once = AT_ONCE if device.type == "cpu" else len(places)
         for start in range(0, len(places), max(1, at_once)):
             chosen = places[start : start + at_once]
-            with torch.autocast(device.type, enabled=False):  # a training may be around this, and half precision draws steps
+            with full_precision(device):  # a training may be around this, and half precision draws steps
                 drawn = group.render([descriptions[place] for place in chosen], frames, height, width, device)
             for place, picture in zip(chosen, drawn, strict=True):  # indexing by places would be several times slower
                 torch.sub(picture * 2, 1, out=video[place])
