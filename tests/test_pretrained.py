@@ -22,6 +22,7 @@ from theseus_core.model_folder import Settings, export_released, fingerprint, lo
 from theseus_core.pipeline import TextToVideo, to_video
 from theseus_core.pretrained import text as pretrained_text
 from theseus_core.pretrained.folder import released_defaults, sample_of
+from theseus_core.quantize import weight_bytes
 from theseus_core.registry import build
 
 diffusers = pytest.importorskip("diffusers")
@@ -189,6 +190,21 @@ def test_words_are_read_as_by_diffusers_and_again_once_freed(pipes: dict[str, An
     assert encoder.network is None
     pipe.remember(["a waterfall"])
     assert torch.equal(first, pipe.sample([PROMPT], steps=1)), "and read again where it was not"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["int8", "nf4"])
+def test_quantized_words_give_their_memory_back_too(folders: dict[str, Path], mode: str) -> None:
+    pipe = TextToVideo.load(folders["5b"], "cpu", "fp32", mode)
+    encoder: Any = pipe.text_encoder
+    layers, size = {type(module) for module in encoder.modules()}, weight_bytes(encoder)
+    first = pipe.sample([PROMPT], steps=1)
+    assert encoder.network is None
+    pipe.remember(["a waterfall"])
+    assert encoder.network is None
+    assert torch.equal(first, pipe.sample([PROMPT], steps=1)), "read and quantized again"
+    encoder(encoder.tokenize([PROMPT]))
+    assert ({type(module) for module in encoder.modules()}, weight_bytes(encoder)) == (layers, size)
 
 
 @torch.no_grad()

@@ -140,6 +140,7 @@ class TextEncoder(nn.Module, ABC):
         max_tokens: L, the length captions are padded to.
         token_limit: the most that `max_tokens` can be set to; None where there is no such limit.
         lr_ratio: the learning rate of an encoder that is trained along, in units of the generator's.
+        once_read: what is to be done to weights that `free` let go, each time that they are read again.
     """
 
     config: Config
@@ -148,6 +149,7 @@ class TextEncoder(nn.Module, ABC):
     max_tokens: int
     token_limit: int | None = None
     lr_ratio: float = 1.0
+    once_read: Callable[[nn.Module], object] | None = None
 
     @abstractmethod
     def tokenize(self, captions: Sequence[str]) -> Text:

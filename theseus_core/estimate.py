@@ -289,7 +289,7 @@ def _there(sizes: dict[str, float], model: Model, plan: Plan, at_work: str) -> l
     """Bytes of the weights that are on the device while a part is at work."""
     if plan.offload == "model":
         return [sizes[at_work]]
-    freed = model.frees_text and plan.quantize == "none" and at_work != "text"
+    freed = model.frees_text and at_work != "text"
     there = sizes | ({"text": 0.0} if freed else {})
     if plan.offload == "layer":
         there["steps"] = sizes["steps"] * 2 / model.blocks  # a block, and what is around them

@@ -41,7 +41,7 @@ from theseus_core.model_folder import (
 from theseus_core.nn.lora import merge as merge_differences
 from theseus_core.nn.packed import can_pack, pack
 from theseus_core.pretrained.lora import Lora, apply, parse_lora
-from theseus_core.quantize import Quantized, check_mode
+from theseus_core.quantize import Quantized, check_mode, quantize_encoder
 from theseus_core.quantize import quantize as quantize_layers
 
 __all__ = ["Settings", "TextToVideo", "load_tokenizer", "save_model", "save_tokenizer", "starting_noise", "to_frames", "to_video"]
@@ -114,7 +114,8 @@ class TextToVideo:
         parts = load_model(find_model(path_or_name), precision, merged=quantize == "none")
         reports = []
         if quantize != "none":
-            reports = [quantize_layers(part, quantize, where, precision) for part in (parts.generator, parts.text_encoder)]
+            how = (quantize, where, precision)
+            reports = [quantize_layers(parts.generator, *how), quantize_encoder(parts.text_encoder, *how)]
         matched = [(each, apply(parts.generator, each)) for each in loras]
         merge_differences(parts.generator)
         if compile:
@@ -390,8 +391,7 @@ class TextToVideo:
         encoder = self._at_work(self.text_encoder)
         with torch.no_grad(), self._computing():
             self._texts = {prompt: encoder(encoder.tokenize([prompt]).to(self.device)) for prompt in dict.fromkeys(prompts)}
-        if not self.quantized:  # they would have to be quantized again
-            encoder.free()
+        encoder.free()
 
     def _encode(self, prompts: list[str], negative_prompt: str) -> tuple[Text, Text]:
         """The prompts, and as often what to lead away from."""

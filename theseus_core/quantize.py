@@ -6,11 +6,13 @@ int8 on a CPU is our own, weights and activations both; all else goes through bi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from theseus_core.contracts import TextEncoder
 from theseus_core.device import has_int8_products, trim_freed_memory
 from theseus_core.errors import TheseusError, nearest
 
@@ -65,6 +67,12 @@ def quantize(module: nn.Module, mode: str, device: torch.device, compute_dtype: 
         setattr(parent, name, _quantized(getattr(parent, name), mode, compute_dtype, device))  # nothing else holds the old one
     trim_freed_memory()
     return Quantized(len(places), before, weight_bytes(module))
+
+
+def quantize_encoder(encoder: TextEncoder, mode: str, device: torch.device, compute_dtype: torch.dtype) -> Quantized:
+    """`quantize` for a text encoder: now, and each time that its weights are read again after `free`."""
+    encoder.once_read = partial(quantize, mode=mode, device=device, compute_dtype=compute_dtype)
+    return quantize(encoder, mode, device, compute_dtype)
 
 
 def linear_places(module: nn.Module) -> list[tuple[nn.Module, str]]:

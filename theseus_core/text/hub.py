@@ -107,7 +107,10 @@ class Model(TextEncoder):
         assert text.ids is not None
         if self.network is None:
             assert self._again is not None
-            self.network = self._again().requires_grad_(False).eval().to(text.ids.device)
+            network = self._again().requires_grad_(False).eval()
+            if self.once_read is not None:
+                self.once_read(network)
+            self.network = network.to(text.ids.device)
         found = self.network(input_ids=text.ids, attention_mask=text.mask.long() if self.config.masked else None)
         return Text(mask=text.mask, ids=text.ids, embeddings=found.last_hidden_state)  # (B, L, E)
 

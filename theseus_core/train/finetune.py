@@ -18,7 +18,7 @@ from theseus_core.errors import TheseusError
 from theseus_core.model_folder import Parts, describe, find_model, load_model
 from theseus_core.nn.lora import LowRank
 from theseus_core.pretrained.lora import attach
-from theseus_core.quantize import check_mode, quantize
+from theseus_core.quantize import check_mode, quantize, quantize_encoder
 
 if TYPE_CHECKING:
     from theseus_core.train.runs import TransformerRun
@@ -114,7 +114,7 @@ def begin(run: TransformerRun, dataset: Clips, device: torch.device, dtype: torc
             part.requires_grad_(False)
         if run.quantize != "none":
             quantize(parts.generator, run.quantize, device, dtype)
-            quantize(parts.text_encoder, run.quantize, device, dtype)
+            quantize_encoder(parts.text_encoder, run.quantize, device, dtype)
     else:
         parts.generator.requires_grad_(True)
     return Parts(parts.tokenizer, parts.text_encoder, parts.generator, defaults, parts.knows)

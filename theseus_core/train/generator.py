@@ -32,7 +32,7 @@ from theseus_core.model_folder import (
     widths_of,
 )
 from theseus_core.pipeline import TextToVideo
-from theseus_core.quantize import check_mode, quantize
+from theseus_core.quantize import check_mode, quantize_encoder
 from theseus_core.registry import build, configure, family
 from theseus_core.render.sheets import contact_sheet
 from theseus_core.train.finetune import Adapters, begin, refuse_what_cannot_be, trainable
@@ -180,7 +180,7 @@ def _quantize_text(text_encoder: TextEncoder, mode: str, device: torch.device, d
     if text_encoder.trained_along:
         raise TheseusError(f"only a frozen text encoder can be quantized, the built-in one is trained: {mode}", hint="--text NAME")
     check_mode(mode, device)
-    quantize(text_encoder, mode, device, dtype)
+    quantize_encoder(text_encoder, mode, device, dtype)
 
 
 def _generator(run: TransformerRun, tokenizer: VideoTokenizer, text_encoder: TextEncoder, size: tuple[int, int, int]) -> Generator:
@@ -230,8 +230,7 @@ def _source(
         return LatentSource(latents, draw, encoder.tokenize, str(dump(encoder.config)), run.caption_dropout)
     captions = ["", *(caption for record in dataset.records for caption in record.captions)]
     cache = CaptionCache(dataset.path, captions, encoder, device, dtype, report.encoding)
-    if run.quantize == "none":  # else it would have to be quantized again
-        encoder.free()
+    encoder.free()
     return LatentSource(latents, draw, cache.read, cache.fingerprint, run.caption_dropout)
 
 
