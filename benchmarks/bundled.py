@@ -31,20 +31,17 @@ class Recipe(NamedTuple):
     """How a bundled model is made, and how many clips the contact sheet shows of those that it is scored by, its name's suite.
 
     Attributes:
-        preset: of the autoencoder, and of the transformer where there are no stages.
+        preset: of the autoencoder.
         stages: run, preset and flags of trainings, each of which goes on from the one before; the last is runs/transformer.
     """
 
     preset: str
     shown: int
-    stages: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
-
-    def runs(self) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
-        return self.stages or (("runs/transformer", self.preset, ()),)
+    stages: tuple[tuple[str, str, tuple[str, ...]], ...]
 
 
 RECIPES = {
-    "scenes": Recipe("scenes", len(SCENES)),
+    "scenes": Recipe("scenes", len(SCENES), (("runs/scenes", "scenes", ()), ("runs/transformer", "scenes-last", ()))),
     "shapes": Recipe(
         "two-sprites",
         40,
@@ -61,7 +58,7 @@ def train(output: Path, recipe: Recipe) -> None:
     output.mkdir(parents=True, exist_ok=True)
     theseus(output, "train", "vae", "--data", "world", "--preset", recipe.preset)
     before: tuple[str, ...] = ()
-    for run, preset, flags in recipe.runs():
+    for run, preset, flags in recipe.stages:
         theseus(output, "train", "transformer", "--data", "world", "--preset", preset, "-o", run, *flags, *before)
         before = ("--init", run)
 
@@ -102,7 +99,7 @@ def card(name: str, output: Path, model: Path, found: dict[str, Any]) -> str:
     assert size <= MOST_MIB, f"{size:.1f} MiB"
     on = machine.measure()
     recipe = RECIPES[name]
-    cost = {"vae": minutes(output / "runs/vae"), "transformer": sum(minutes(output / run) for run, _, _ in recipe.runs())}
+    cost = {"vae": minutes(output / "runs/vae"), "transformer": sum(minutes(output / run) for run, _, _ in recipe.stages)}
     return f"""# A model that ships with Theseus: {name}
 
 Makes {defaults["frames"]} frames of {defaults["width"]}x{defaults["height"]} at {defaults["fps"]:g} a second, from words, in \
@@ -118,11 +115,13 @@ it does not know.
 
 ## What it was made from
 
-{made["world"]["clips"]:,} drawn clips with captions from a grammar; no file, no download, no one's work.
+Drawn clips with captions from a grammar; no file, no download, no one's work.
 {held_out(made["world"])}
-`python -m benchmarks.bundled {name}` makes it again from nothing, with the preset `{recipe.preset}`: \
-{made["train"]["steps"]:,} steps of {made["train"]["batch_size"]} clips. Training took {cost["vae"]:.0f} minutes for the autoencoder
-and {cost["transformer"]:.0f} for the transformer ({on["device"]}, busy with other work too).
+`python -m benchmarks.bundled {name}` makes it again from nothing, with the preset `{recipe.preset}` for the autoencoder, and then:
+
+{stages(output, recipe)}
+Training took {cost["vae"]:.0f} minutes for the autoencoder and {cost["transformer"]:.0f} for the transformer ({on["device"]},
+busy with other work too).
 
 ## Scores
 
@@ -134,6 +133,16 @@ Measured on the files that `theseus evaluate` wrote and read back.
 {unready(found)}- Anything outside the world comes out as the nearest thing inside it, or as nothing in particular.
 {FINE[parts["tokenizer"]]}- Other lengths than its own were never trained.
 """
+
+
+def stages(output: Path, recipe: Recipe) -> str:
+    """A table of the trainings of the transformer."""
+    lines = ["| preset | steps | clips a step | clips in all |", "|---|---|---|---|"]
+    for run, preset, _ in recipe.stages:
+        found = read_json(output / run / "config.json")
+        how, clips = found["train"], found["describe"]["world"]["clips"]
+        lines.append(f"| {preset} | {how['steps']:,} | {how['batch_size']} | {clips:,} |")
+    return "\n".join(lines) + "\n"
 
 
 def held_out(world: dict[str, Any]) -> str:

@@ -108,6 +108,41 @@ ON_SPRITES: Tree = {
     "train": {**PROLONGED, "batch_size": 64, "lr": 3e-3, "steps": 4000},
 }
 
+LAST_LEARNED = [
+    "bouncing ball",
+    "pendulum",
+    "shooting star",
+    "drifting clouds",
+    "candle",
+    "flower opening",
+    "snow",
+    "waterfall",
+]
+
+TURNING_FIRST: Tree = {
+    "world": {**MOVING, "clips": 3000, "only": TURNING},
+    "train": {"steps": 200, "warmup": 50, "ema": 0.98, "evaluate_every": 200},
+}
+
+DDPM_SPRITES: Tree = {
+    **ON_SPRITES,
+    "family": "ddpm",
+    "model_preset": "tiny",
+    "model": {
+        "patch": 1,
+        "frequencies": True,
+        "sines": True,
+        "width": 192,
+        "layers": 3,
+        "heads": 3,
+        "prediction": "clean",
+        "snr_shift": 9.0,
+        "min_snr_gamma": 20.0,
+        "least_snr": 1.0,
+    },
+    "sampling": {"steps": 20, "guidance_scale": 1.5},
+}
+
 PRESETS: dict[str, dict[str, Tree]] = {
     "vae": {
         "debug": {
@@ -240,19 +275,13 @@ PRESETS: dict[str, dict[str, Tree]] = {
             ON_SPRITES,
             {
                 "model": FREQUENCIES,
-                "world": {**MOVING, "often": TURNING},
-                "train": {"steps": 6250, "schedule": "constant-linear", "decay": 0.3},
+                "sampling": {"guidance_scale": 2.0},
+                "world": {**MOVING, "clips": 12_000, "often": TURNING},
+                "train": {"steps": 3000, "lr": 2e-3, "warmup": 50, "schedule": "constant-linear", "decay": 0.3},
             },
         ),
         # What comes before it, or which way round things go is never learned: see docs/dit.md.
-        "turning": merge(
-            ON_SPRITES,
-            {
-                "model": FREQUENCIES,
-                "world": {**MOVING, "clips": 3000, "only": TURNING},
-                "train": {"steps": 200, "warmup": 50, "ema": 0.98, "evaluate_every": 200},
-            },
-        ),
+        "turning": merge(ON_SPRITES, {"model": FREQUENCIES, **TURNING_FIRST}),
         # A token is a sixteenth of the frame, in all 17 of them, which is more numbers than the network is wide: it gives the clean
         # clip. What clips are made from is drawn small; the model draws it at any size.
         "scenes": merge(
@@ -274,6 +303,30 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "train": {"steps": 5400, "batch_size": 32, "schedule": "constant-linear", "decay": 0.3},
             },
         ),
+        # Goes on from what `scenes` gives, with half of the clips of kinds that are learned last, small things and faint ones.
+        "scenes-last": merge(
+            ON_SPRITES,
+            {
+                "text": {"max_tokens": 16},
+                "sampling": {"guidance_scale": 2.25},
+                "world": {
+                    "scenes": ["nature"],
+                    "clips": 12_288,
+                    "height": 64,
+                    "width": 64,
+                    "seed": 2,
+                    "often": LAST_LEARNED,
+                },
+                "train": {
+                    "steps": 3300,
+                    "batch_size": 32,
+                    "lr": 2e-3,
+                    "warmup": 30,
+                    "schedule": "constant-linear",
+                    "decay": 0.5,
+                },
+            },
+        ),
         # On what the vae's preset "shapes" gives, and as near to the noise as the transformer of this name: a shift of 8 is one
         # of 64 in the ratio of signal to noise. Down there min-SNR weights leave next to nothing, and there words have to decide.
         "ddpm-shapes": {
@@ -288,26 +341,9 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "sampling": {"steps": 20, "guidance_scale": 3.0},
             "train": {**PROLONGED, "steps": 4000},
         },
-        # On what the vae's preset "two-sprites" gives.
-        "ddpm-sprites": {
-            **ON_SPRITES,
-            "family": "ddpm",
-            "model_preset": "tiny",
-            "model": {
-                "patch": 1,
-                "frequencies": True,
-                "sines": True,
-                "width": 192,
-                "layers": 3,
-                "heads": 3,
-                "prediction": "clean",
-                "snr_shift": 9.0,
-                "min_snr_gamma": 20.0,
-                "least_snr": 1.0,
-            },
-            "sampling": {"steps": 20, "guidance_scale": 1.5},
-            "world": MOVING,
-        },
+        # On what the vae's preset "two-sprites" gives, and `ddpm-turning` before it.
+        "ddpm-sprites": merge(DDPM_SPRITES, {"world": {**MOVING, "clips": 12_000, "often": TURNING}}),
+        "ddpm-turning": merge(DDPM_SPRITES, TURNING_FIRST),
         # Both on what the vae's presets of these names give.
         "codes": {
             "family": "autoregressive",

@@ -61,7 +61,7 @@ PresetOption = Annotated[
     typer.Option(
         "--preset",
         help="debug, tiny, small, base; ten-clips; of the world scenes, world, shapes, sprites, two-sprites, codes, shapes-codes; "
-        "of transformers turning, ddpm-shapes, ddpm-sprites too.",
+        "of transformers turning, scenes-last, ddpm-shapes, ddpm-sprites, ddpm-turning too.",
         rich_help_panel=RUN,
     ),
 ]
