@@ -161,7 +161,7 @@ class TextEncoder(nn.Module, ABC):
 
     def encode(self, captions: Sequence[str]) -> Text:
         """`forward(tokenize(captions))` on this module's device."""
-        device = next(self.parameters()).device
+        device = next((weight.device for weight in self.parameters()), torch.device("cpu"))  # none where `free` let them go
         encoded: Text = self(self.tokenize(captions).to(device))
         return encoded
 

@@ -108,6 +108,16 @@ ON_SPRITES: Tree = {
     "train": {**PROLONGED, "batch_size": 64, "lr": 3e-3, "steps": 4000},
 }
 
+ON_SCENES: Tree = merge(
+    ON_SPRITES,
+    {
+        "text": {"max_tokens": 16},
+        "sampling": {"guidance_scale": 2.25},
+        "world": {"scenes": ["nature"], "height": 64, "width": 64},
+        "train": {"batch_size": 32, "schedule": "constant-linear"},
+    },
+)
+
 LAST_LEARNED = [
     "bouncing ball",
     "pendulum",
@@ -285,7 +295,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         # A token is a sixteenth of the frame, in all 17 of them, which is more numbers than the network is wide: it gives the clean
         # clip. What clips are made from is drawn small; the model draws it at any size.
         "scenes": merge(
-            ON_SPRITES,
+            ON_SCENES,
             {
                 "model": {
                     "width": 256,
@@ -297,34 +307,16 @@ PRESETS: dict[str, dict[str, Tree]] = {
                     "predicts": "clean",
                     "least_time": 0.3,
                 },
-                "text": {"max_tokens": 16},
-                "sampling": {"guidance_scale": 2.25},
-                "world": {"scenes": ["nature"], "clips": 10_240, "height": 64, "width": 64, "seed": 1},
-                "train": {"steps": 5400, "batch_size": 32, "schedule": "constant-linear", "decay": 0.3},
+                "world": {"clips": 10_240, "seed": 1},
+                "train": {"steps": 5400, "decay": 0.3},
             },
         ),
         # Goes on from what `scenes` gives, with half of the clips of kinds that are learned last, small things and faint ones.
         "scenes-last": merge(
-            ON_SPRITES,
+            ON_SCENES,
             {
-                "text": {"max_tokens": 16},
-                "sampling": {"guidance_scale": 2.25},
-                "world": {
-                    "scenes": ["nature"],
-                    "clips": 12_288,
-                    "height": 64,
-                    "width": 64,
-                    "seed": 2,
-                    "often": LAST_LEARNED,
-                },
-                "train": {
-                    "steps": 3300,
-                    "batch_size": 32,
-                    "lr": 2e-3,
-                    "warmup": 30,
-                    "schedule": "constant-linear",
-                    "decay": 0.5,
-                },
+                "world": {"clips": 12_288, "seed": 2, "often": LAST_LEARNED},
+                "train": {"steps": 3300, "lr": 2e-3, "warmup": 30, "decay": 0.5},
             },
         ),
         # On what the vae's preset "shapes" gives, and as near to the noise as the transformer of this name: a shift of 8 is one

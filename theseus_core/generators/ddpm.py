@@ -310,7 +310,11 @@ class Model(Generator):
         self, noise: Tensor, text: Text, *, steps: int, guidance_scale: float, sampler: str
     ) -> list[tuple[int, Callable[[], object]]]:
         seen = evaluations(self, "predict", self.config.latent_channels, steps, guidance_scale, sampler)
-        return [(count, partial(self.predict, *at_once(noise, text, clips))) for clips, count in seen.items()]
+
+        def evaluate(clips: int) -> Tensor:
+            return self.predict(*at_once(noise, text, clips))
+
+        return [(count, partial(evaluate, clips)) for clips, count in seen.items()]
 
     def shard_units(self) -> list[nn.Module]:
         return list(self.blocks)
