@@ -1,6 +1,7 @@
 """Fits `theseus_core/world/scene_looks.json`: how each scene looks to the judge.
 
     python -m benchmarks.scene_looks --clips 120
+    python -m benchmarks.scene_looks --clips 120 --only windmill      # which is drawn otherwise now; the axes stay
 
 Every clip is measured three times: as it is drawn; through H.264 or softened; and as a small model might have made it, soft by a
 chance amount in space and time, restless, and compressed or not.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -118,6 +120,11 @@ def fitted(names: tuple[str, ...], clips: Mapping[str, Tensor]) -> Looks:
     return Looks(names, mean, deviation, axes, {kind: _look(rows @ axes) for kind, rows in standard.items()})
 
 
+def refitted(looks: Looks, clips: Mapping[str, Tensor]) -> Looks:
+    """Looks with those of some scenes fitted anew to what was measured of their clips, (clips, F) in the order of `looks`."""
+    return replace(looks, known={**looks.known, **{kind: _look(looks.place(rows)) for kind, rows in clips.items()}})
+
+
 def _axes(standard: Mapping[str, Tensor]) -> Tensor:
     """The directions (F, D) in which the scenes' middles are furthest apart against the spread within the scenes."""
     middles = torch.stack([rows.mean(0) for rows in standard.values()])
@@ -145,16 +152,20 @@ def _shrunk(covariance: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=120, help="of every scene")
-    count = parser.parse_args().clips
+    parser.add_argument("--only", nargs="+", choices=(*scenes.SCENES, *IMPOSTORS), help="fit these anew, in the axes of all")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     names: tuple[str, ...] = ()
     clips = {}
-    for kind in (*scenes.SCENES, *IMPOSTORS):
-        rows = measured(kind, count)
+    for kind in arguments.only or (*scenes.SCENES, *IMPOSTORS):
+        rows = measured(kind, arguments.clips)
         names = tuple(rows[0])
         clips[kind] = torch.tensor([list(row.values()) for row in rows])
-        print(f"measured {count} clips: {kind}", flush=True)
-    scene_looks.write(fitted(names, clips))
+        print(f"measured {arguments.clips} clips: {kind}", flush=True)
+    before = scene_looks.read()
+    if arguments.only and names != before.measures:
+        raise SystemExit("other things are measured than the axes are of: fit all scenes, without --only")
+    scene_looks.write(refitted(before, clips) if arguments.only else fitted(names, clips))
     print(f"written: {scene_looks.PATH}")
 
 

@@ -135,12 +135,12 @@ def pendulum(stage: Stage, asked: Asked) -> Tensor:
     period = stage.between("period", 1.25, 1.6)
     angle = stage.between("swing", 0.48, 0.66) * torch.sin(2 * math.pi * stage.seconds / period + stage.between("phase", 0, 6.28))
     cx, cy = px + length * torch.sin(angle), py + length * torch.cos(angle)
-    shadow = stage.line(px + 0.04, py + 0.04, cx + 0.04, cy + 0.04, 0.014)
-    picture = over(picture, rgb("#1c1a18"), 0.35 * torch.maximum(shadow, stage.disc(cx + 0.04, cy + 0.04, 0.1, soft=0.03)))
+    shadow = stage.line(px + 0.04, py + 0.04, cx + 0.04, cy + 0.04, 0.02)
+    picture = over(picture, rgb("#1c1a18"), 0.35 * torch.maximum(shadow, stage.disc(cx + 0.04, cy + 0.04, 0.12, soft=0.03)))
     picture = over(picture, rgb("#2c2018"), stage.cover(canvas.box(stage.x() - px, stage.y() - 0.045, 0.2, 0.04, 0.01)))
-    picture = over(picture, rgb("#d8d0c0"), stage.line(px, py, cx, cy, 0.014))
+    picture = over(picture, rgb("#d8d0c0"), stage.line(px, py, cx, cy, 0.02))
     picture = over(picture, rgb("#b89448"), stage.disc(px, py, 0.024))
-    radius = torch.full_like(cx, 0.095)
+    radius = torch.full_like(cx, 0.115)
     return _ball(stage, picture, cx, cy, radius, radius, main)
 
 
@@ -168,9 +168,9 @@ def windmill(stage: Stage, asked: Asked) -> Tensor:
     for blade in range(4):
         along, across = canvas.turned(x, hub_y, turn + blade * math.pi / 2)
         spar = canvas.box(along - 0.16, across, 0.165, 0.007)
-        cloth = canvas.box(along - 0.2, across - 0.033, 0.115, 0.03)
-        ribs = 0.82 + 0.18 * torch.tanh(4 * torch.sin(150 * along))
-        picture = over(picture, rgb("#fdf8ea", light) * ribs.unsqueeze(1), 0.95 * stage.cover(cloth))
+        cloth = canvas.box(along - 0.2, across - 0.045, 0.125, 0.042)
+        ribs = 0.9 + 0.1 * torch.tanh(4 * torch.sin(150 * along))
+        picture = over(picture, rgb("#fffcf2", light + 0.15) * ribs.unsqueeze(1), stage.cover(cloth))
         picture = over(picture, rgb("#4c3322", light), stage.cover(spar))
     return over(picture, rgb("#33241a", light), stage.cover(torch.hypot(x, hub_y) - 0.024))
 
