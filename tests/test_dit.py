@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from theseus_core.contracts import Batch, Conditioned, Text
@@ -16,7 +17,7 @@ from theseus_core.nn import attention
 from theseus_core.nn.attention import attend, rotary_3d, rotate, unrotated
 from theseus_core.nn.embeddings import sincos_3d
 from theseus_core.nn.spectrum import from_spectrum, spectrum
-from theseus_core.registry import build
+from theseus_core.registry import build, configure
 from theseus_core.text.builtin import vocabulary_of
 from theseus_core.words import words
 
@@ -348,3 +349,31 @@ def test_generator_and_encoder_learn_together(dit: Model) -> None:
         torch.randn(2, 4, 2, 4, 4), encode(["red", "blue"]), encode(["", ""]), steps=8, guidance_scale=1, sampler="ddim"
     )
     assert made[0].mean() > 0.5 and made[1].mean() < -0.5
+
+
+def test_a_first_frame_is_scaled_in_training_as_it_is_where_one_is_given(text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("generators", "dit", "debug", {"image_channels": 4})
+    assert isinstance(model, Model)
+    given = []
+
+    def velocity(noisy: Tensor, t: Tensor, text: Text, image: Tensor | None = None) -> Tensor:
+        given.append(image)
+        return torch.zeros_like(noisy)
+
+    monkeypatch.setattr(model, "velocity", velocity)
+    latents = torch.randn(2, 4, 3, 4, 4)
+    model.losses(Batch(latents=latents, text=text, image_scale=2.0), "model")
+    assert given[0] is not None
+    torch.testing.assert_close(given[0][:, :, 0], 2 * latents[:, :, 0])
+    assert not given[0][:, :, 1:].any()
+
+
+def test_what_does_not_fit_together_is_refused_beforehand() -> None:
+    for changes, named in (
+        ({"image_channels": 8}, "image_channels must be 0"),
+        ({"offset": 2.0, "time_width": 31}, "even time_width"),
+    ):
+        with pytest.raises(TheseusError, match=named):
+            configure("generators", "dit", "debug", changes)
+    with pytest.raises(TheseusError, match="multiple of heads = 3"):
+        configure("text", "builtin", "debug", {"heads": 3})

@@ -110,3 +110,10 @@ def test_cells_are_sums_of_the_same_pictures_and_join_to_frames() -> None:
     assert drawn[:14].max() < 1e-4 and drawn[:, 18:].max() < 1e-4
     with pytest.raises(TheseusError, match="3 cells do not divide a side of 16 pixels"):
         build("tokenizers", "eigenframes", "debug", {"cells": 3})
+
+
+def test_patches_are_of_its_cells_whatever_the_size_of_the_frame(fitted: Model) -> None:
+    fitted.check_size(17, 66, 50, fitted.grid)
+    with pytest.raises(TheseusError, match="do not divide into patches of: 3") as caught:
+        fitted.check_size(17, 64, 64, 3)
+    assert caught.value.hint == "model.patch=1 would do"

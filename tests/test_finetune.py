@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 
 from theseus_core import recipe as recipes
@@ -19,7 +22,16 @@ from theseus_core.data.loader import window
 from theseus_core.data.shards import Dataset
 from theseus_core.data.writer import write_dataset
 from theseus_core.errors import TheseusError
-from theseus_core.model_folder import Settings, fingerprint, load_model, load_tokenizer, save_model, vocabulary
+from theseus_core.model_folder import (
+    Settings,
+    export_model,
+    find_model,
+    fingerprint,
+    load_model,
+    load_tokenizer,
+    save_model,
+    vocabulary,
+)
 from theseus_core.nn.lora import Adapted
 from theseus_core.pipeline import TextToVideo
 from theseus_core.pretrained.lora import FILE
@@ -162,6 +174,8 @@ def test_a_base_that_has_changed_is_refused(place: Path, learned: Path, tmp_path
         ({"train": {"distributed": "fsdp"}}, "too small to be sharded: fsdp"),
         ({"model": {"width": 32}}, "brings its own, and it cannot be another: model"),
         ({"text_family": "hub"}, "brings its own, and it cannot be another: text_family"),
+        ({"sampling": {"sampler": "one-step"}}, "the generator has no sampler: one-step"),
+        ({"sampling": {"top_k": 5}}, "draws no codes, and takes no: sampling.top_k"),
         ({"lora": 40}, "at most half of the model's width of 64, not: 40"),
         ({"init": "nothing/like/it"}, "no such model: nothing/like/it"),
     ],
@@ -177,3 +191,21 @@ def test_a_model_is_not_trained_over_itself(place: Path, learned: Path) -> None:
     with pytest.raises(TheseusError, match="would be overwritten"):
         train_generator(run, place / "dataset", None, learned, resume=False)
     assert (learned / "model" / FILE).exists()
+
+
+def test_differences_can_be_exported_in_another_size_and_fetched(
+    place: Path, learned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    larger = export_model(learned / "model", tmp_path / "larger", size=(32, 32))
+    assert (load_model(larger).defaults.height, load_model(larger).defaults.width) == (32, 32)
+    needed = sorted(path.relative_to(larger).as_posix() for path in larger.rglob("*") if path.is_file())
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        fetched = tmp_path / "fetched"
+        for file in filter_repo_objects(needed, allow_patterns=allow_patterns):
+            (fetched / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(larger / file, fetched / file)
+        return str(fetched)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert sorted(path.name for path in find_model("someone/differences").iterdir()) == needed

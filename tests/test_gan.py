@@ -13,6 +13,7 @@ from theseus_core.contracts import Batch, Conditioned, Text
 from theseus_core.errors import TheseusError
 from theseus_core.generators.gan import PRESETS, Config, Model, hashed, instants, repeated, squared_slopes
 from theseus_core.nn.spectrum import spectrum
+from theseus_core.registry import configure
 from theseus_core.text import builtin
 from theseus_core.train.config import TrainConfig
 from theseus_core.train.optim import build_phases
@@ -318,3 +319,17 @@ def test_other_sizes_are_refused() -> None:
     with pytest.raises(TheseusError, match="frames of 4x4 alone, not of: 8x4") as caught:
         model.sample(torch.randn(1, 3, 2, 4, 8), text, text, steps=1, guidance_scale=1.0, sampler="one-step")
     assert caught.value.hint == "--size 4x4"
+
+
+def test_a_clip_of_fewer_numbers_than_the_noise_vector() -> None:
+    sizes = {"latent_channels": 6, "latent_frames": 5, "latent_height": 1, "latent_width": 1}
+    model, text = make(**PRESETS["latents"], **sizes), words(1)
+    made = model.sample(torch.randn(1, 6, 1, 1, 1), text, text, steps=1, guidance_scale=1.0, sampler="one-step")
+    assert made.shape == (1, 6, 1, 1, 1)
+    assert made.isfinite().all()
+
+
+def test_what_does_not_divide_is_refused_beforehand() -> None:
+    for changes, named in (({"words": 3}, "multiple of words = 3"), ({"judge_patch": 3}, "judge_patch must divide .* 4x4, got 3")):
+        with pytest.raises(TheseusError, match=named):
+            configure("generators", "gan", "debug", changes)

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 
 from theseus_core import model_folder, offload
-from theseus_core.device import dtype_name, pick_device, pick_dtype
+from theseus_core.contracts import Generator
+from theseus_core.device import dtype_name, in_doubles, pick_device, pick_dtype
 from theseus_core.errors import TheseusError
 from theseus_core.model_folder import (
     Parts,
@@ -273,7 +275,9 @@ def test_a_bundled_model_is_found_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("theseus_core.bundled.__path__", [str(tmp_path / "bundled")])
     monkeypatch.chdir(tmp_path)
     assert model_folder.default_model() == "shapes"
-    assert find_model("shapes") == tmp_path / "bundled/shapes"
+    (tmp_path / "shapes").mkdir()
+    assert find_model("shapes") == tmp_path / "bundled/shapes", "a folder that holds no model"
+    assert [model["name"] for model in model_folder.available(Path("runs"))] == ["shapes"]
     with pytest.raises(TheseusError) as caught:
         find_model("shape")
     assert "did you mean shapes?" in str(caught.value.hint)
@@ -383,6 +387,13 @@ def test_offloading_is_refused_where_it_has_no_effect(run: Path) -> None:
     with pytest.raises(TheseusError, match="--offload model with --quantize int8"):
         offload.check("model", gpu, compile=False, quantize="int8")
     offload.check("model", gpu, compile=False)
+    without = build("generators", "gan", "debug")
+    assert isinstance(without, Generator)
+    for mode, compile, flag in (("none", True, "--compile"), ("layer", False, "--offload layer")):
+        with pytest.raises(TheseusError, match=f"no repeated blocks, and nothing would come of: {flag}"):
+            offload.check_blocks(without, mode, compile)
+        offload.check_blocks(make_parts().generator, mode, compile)
+    offload.check_blocks(without, "model", compile=False)
 
 
 def test_layers_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,3 +445,16 @@ def test_compiled_blocks_give_the_same(run: Path, monkeypatch: pytest.MonkeyPatc
     pipe = TextToVideo.load(run, "cpu", "fp32", compile=True)
     assert compiled == pipe.generator.shard_units()
     assert torch.allclose(pipe.sample(["red"], steps=1), expected, atol=1e-5)
+
+
+def test_too_little_memory_is_explained(pipe: TextToVideo, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TheseusError, match="out of memory") as caught:
+        pipe.sample(["red"], height=2**26, width=2**26)
+    assert "--tiling" in str(caught.value.hint)
+    monkeypatch.setattr(pipe.generator, "sample", Mock(side_effect=RuntimeError("something else")))
+    with pytest.raises(RuntimeError, match="something else"):
+        pipe.sample(["red"])
+
+
+def test_tables_in_double_precision_are_made_where_there_is_one() -> None:
+    assert [in_doubles(torch.device(name)).type for name in ("cpu", "cuda", "mps")] == ["cpu", "cuda", "cpu"]

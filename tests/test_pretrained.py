@@ -390,10 +390,17 @@ def test_what_is_made_here_is_read_there(variant: str, folders: dict[str, Path],
 def test_what_is_not_of_cogvideox_is_named_and_not_written(folders: dict[str, Path], tmp_path: Path) -> None:
     parts = load_model(folders["2b"])
     settings = Settings(**dump(parts.defaults))
+    other_curve = build(
+        "generators",
+        "dit",
+        "cogvideox-2b",
+        {**dump(parts.generator.config), "betas": {"curve": "cosine"}, "guidance_interval": [0.2, 1.0]},
+    )
     cases: list[tuple[dict[str, Any], str]] = [
         ({"tokenizer": build("tokenizers", "causal_vae", "debug")}, "tokenizer causal_vae, not cogvideox_vae"),
         ({"text_encoder": build("text", "builtin", "debug", {"width": 32})}, "text_encoder builtin, not hub"),
         ({"generator": build("generators", "dit", "debug", {"levels": [[16, 1]]})}, "grid, betas, levels, pooled_text"),
+        ({"generator": other_curve}, "cannot be written as one: betas.curve, guidance_interval"),
         ({"defaults": settings.model_copy(update={"sampler": "heun"})}, "no such sampler in diffusers: heun"),
     ]
     for number, (change, named) in enumerate(cases):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from tiny_clip import save_clip
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from theseus_core.contracts import Text
 from theseus_core.errors import TheseusError
+from theseus_core.quantize import quantize_encoder
 from theseus_core.registry import build, load_part, save_part
 
 WORDS = ["<pad>", "</s>", "<unk>", "a", "red", "circle", "moves"]
@@ -138,3 +141,33 @@ def test_pickled_weights_are_never_read(folders: dict[str, Path], tmp_path: Path
         torch.save(network.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(TheseusError, match="cannot read the text encoder"):
         build("text", "hub", changes={"source": str(folder), "max_tokens": 8})
+
+
+def test_weights_that_are_missing_or_damaged_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    shutil.copytree(folders["bert"], folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: value for name, value in weights.items() if "layer.1." not in name}, folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(TheseusError, match="weights are not all there"):  # they would be random
+        build("text", "hub", changes={"source": str(folder), "max_tokens": 8})
+    save_file(
+        {name: value for name, value in weights.items() if "pooler" not in name}, folder / "model.safetensors", {"format": "pt"}
+    )
+    build("text", "hub", changes={"source": str(folder), "max_tokens": 8})  # nothing reads it
+    (folder / "model.safetensors").write_bytes((folders["bert"] / "model.safetensors").read_bytes()[:200])
+    with pytest.raises(TheseusError, match="cannot read the text encoder"):
+        build("text", "hub", changes={"source": str(folder), "max_tokens": 8})
+
+
+def test_every_kind_can_be_quantized(folders: dict[str, Path]) -> None:
+    for kind in KINDS:
+        encoder = build("text", "hub", changes={"source": str(folders[kind]), "max_tokens": 8})
+        before = encoder.encode(["a red circle"]).embeddings
+        done = quantize_encoder(encoder, "int8", torch.device("cpu"), torch.float32)
+        after = encoder.encode(["a red circle"]).embeddings
+        assert done.layers >= 8, kind
+        assert before is not None
+        assert after is not None
+        assert 0 < (after - before).norm() / before.norm() < 0.05, kind

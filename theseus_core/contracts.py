@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from math import gcd
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import torch
@@ -55,12 +56,14 @@ class Batch:
         latents: (B, Z, t, h, w) float, what the tokenizer gives: normalised latents, or pixels; or its codes (B, 1, t, h, w) int64.
         text: the captions; `ids` where the text encoder is trained along, `embeddings` where they come from the cache.
         captions: the B captions as words; "" where the caption was dropped for classifier-free guidance.
+        image_scale: what latents of a first frame are multiplied with where they are given beside the noise; see `VideoTokenizer`.
     """
 
     video: Tensor | None = None
     latents: Tensor | None = None
     text: Text | None = None
     captions: Sequence[str] = ()
+    image_scale: float = 1.0
 
     def to(self, device: torch.device | str) -> Batch:
         return _to(self, device)
@@ -248,7 +251,7 @@ class VideoTokenizer(Trainable):
         Raises:
             TheseusError: the hint names the nearest sizes that fit.
         """
-        every, multiple = self.time_factor, self.space_factor * patch
+        every, multiple = self.time_factor, 1 if self.sizeless else self.space_factor * patch
         if (frames - 1) % every:
             low = frames - (frames - 1) % every
             raise TheseusError(
@@ -258,6 +261,11 @@ class VideoTokenizer(Trainable):
             near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in (width, height))
             message = f"this model takes widths and heights that are multiples of {multiple}, not: {width}x{height}"
             raise TheseusError(message, hint=f"--size {near} would do")
+        if self.sizeless and self.grid % patch:
+            message = (
+                f"this tokenizer makes {self.grid}x{self.grid} latents of any frame, which do not divide into patches of: {patch}"
+            )
+            raise TheseusError(message, hint=f"model.patch={gcd(self.grid, patch)} would do")
 
     def initialize(self, videos: Iterable[Tensor]) -> None:
         """Fit, before training, what can be fitted in closed form to `videos` (B, 3, T, H, W); nothing by default."""

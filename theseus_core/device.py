@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -47,6 +48,11 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "fp16" and device.type == "cpu":
         raise TheseusError(f"a CPU computes this dtype only by emulation, many times slower: {name}", hint="--dtype bf16 or fp32")
     return DTYPES[name]
+
+
+def in_doubles(device: torch.device) -> torch.device:
+    """Where tables for a device are computed in double precision: on it, or on the CPU for Apple's, which has none."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -146,3 +152,28 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Matrix products as precise as what is multiplied, also within `autocast`."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+@contextmanager
+def explained(less_memory: str) -> Iterator[None]:
+    """Turn what torch raises for the machine's limits into an error that names the way out.
+
+    Args:
+        less_memory: what would take less, for the hint.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        said = str(error)
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in said or "overflowed" in said:
+            raise TheseusError(f"out of memory: {_in_a_line(error)}", hint=less_memory) from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            hint = "torch.compile needs a C++ compiler (g++ or clang), and triton on CUDA; or leave --compile out"
+            raise TheseusError(f"the network does not compile: {_in_a_line(error)}", hint=hint) from error
+        raise
+
+
+def _in_a_line(error: Exception) -> str:
+    """The first two lines of what torch says: where there are two, the first only names the part that failed."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) or type(error).__name__

@@ -55,6 +55,7 @@ class Plan:
     quantize: str = "none"
     offload: str = "none"
     tiling: bool = False
+    compile: bool = False
 
     def flags(self) -> str:
         named = {"--quantize": self.quantize, "--offload": self.offload}
@@ -69,7 +70,7 @@ def plan_for(device: str, dtype: str, quantize: str, offload: str, compile: bool
         TheseusError: as `TextToVideo.load`, of what this machine cannot do.
     """
     where = pick_device(device)
-    plan = Plan(where, pick_dtype(dtype, where), quantize, offload, tiling)
+    plan = Plan(where, pick_dtype(dtype, where), quantize, offload, tiling, compile)
     check_mode(quantize, where)
     offloading.check(offload, where, compile, quantize)
     return plan
@@ -196,6 +197,7 @@ def examine(folder: Path, changes: Tree, plan: Plan, prompts: int = 1) -> tuple[
     settings = validate(Settings, asked)
     tokenizer, generator = _blueprints(folder, released)
     tokenizer.check_size(settings.frames, settings.height, settings.width, generator.patch)
+    offloading.check_blocks(generator, plan.offload, plan.compile)
     if plan.tiling:
         tokenizer.set_tiling(True)
     text, tokens, trained_along = _t5(folder, generator) if released else _own_text(folder)

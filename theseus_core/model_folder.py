@@ -201,7 +201,8 @@ def _resized(folder: Path, size: tuple[int, int]) -> Tree:
     if tree.get("defaults") is None:
         raise TheseusError(f"a tokenizer alone makes no videos, of no size: {folder}", hint="leave out --size")
     settings = validate(Settings, merge(tree["defaults"], {"height": size[0], "width": size[1]}))
-    tokenizer, generator = (blueprint(folder / part, GROUPS[part]) for part in ("tokenizer", "generator"))
+    whole = base_folder(folder) if is_adapted(folder) else folder
+    tokenizer, generator = (blueprint(whole / part, GROUPS[part]) for part in ("tokenizer", "generator"))
     assert isinstance(tokenizer, VideoTokenizer) and isinstance(generator, Generator)
     tokenizer.check_size(settings.frames, *size, generator.patch)
     return {**tree, "defaults": dump(settings)}
@@ -365,12 +366,12 @@ def find_model(name: str | Path, kind: Kind = "model") -> Path:
     for folder in (path / "model", path):
         if (folder / "model.json").is_file() or is_released(folder):
             return folder
+    if str(name) in bundled():
+        return _bundled(str(name))
     if path.is_dir():
         raise TheseusError(
             f"no model in this folder yet: {path}", hint="a run has one after its first evaluation; start it again to go on"
         )
-    if str(name) in bundled():
-        return Path(theseus_core.bundled.__path__[0]) / str(name)
     if str(name).count("/") == 1 and not str(name).startswith((".", "/", "runs/")):
         return _from_hub(str(name))
     raise TheseusError(f"no such {kind}: {name}", hint=_what_there_is(str(name), kind))
@@ -404,7 +405,7 @@ def default_model(prompts: Sequence[str] = ()) -> str:
     asked = [word for prompt in prompts for word in content(prompt)]
 
     def fits(name: str) -> tuple[int, int]:
-        known = content(" ".join(vocabulary(find_model(name)) or ()))
+        known = content(" ".join(vocabulary(_bundled(name)) or ()))
         return sum(word in known for word in asked), -len(known)
 
     return max(bundled(), key=fits)
@@ -415,13 +416,17 @@ def bundled() -> list[str]:
     return sorted(path.parent.name for path in Path(theseus_core.bundled.__path__[0]).glob("*/model.json"))
 
 
+def _bundled(name: str) -> Path:
+    return Path(theseus_core.bundled.__path__[0]) / name
+
+
 def available(runs: Path) -> list[Tree]:
     """A `summary` of every model in the runs of a folder, and of those that came with the package.
 
     A damaged one has no parts and no defaults, and says under "damaged" what is wrong.
     """
     found = {str(path.parent.parent): path.parent for path in sorted(runs.glob("*/model/model.json"))}
-    return [_summary_or_damage(name, folder) for name, folder in (found | {name: find_model(name) for name in bundled()}).items()]
+    return [_summary_or_damage(name, folder) for name, folder in (found | {name: _bundled(name) for name in bundled()}).items()]
 
 
 def _summary_or_damage(name: str, folder: Path) -> Tree:
@@ -489,7 +494,7 @@ def _from_hub(name: str) -> Path:
     elif not (first / "model.json").is_file():
         raise TheseusError(f"neither a model of Theseus nor a CogVideoX: {name}", hint=f"it has no model.json and no {INDEX}")
     inside = [f"{part}/*{ending}" for part in PARTS for ending in (".json", ".safetensors", ".txt", ".model")]
-    return _fetched(name, ["model.json", INDEX, KNOWS, CARD, *inside])
+    return _fetched(name, ["model.json", INDEX, KNOWS, CARD, BASE, lora.FILE, *inside])
 
 
 def _fetched(name: str, files: list[str]) -> Path:

@@ -39,6 +39,18 @@ def check(mode: str, device: torch.device, compile: bool, quantize: str = "none"
         )
 
 
+def check_blocks(generator: Generator, mode: str, compile: bool) -> None:
+    """Refuse what goes block by block where a generator has no blocks.
+
+    Raises:
+        TheseusError: it would have no effect.
+    """
+    if not generator.shard_units() and (compile or mode == "layer"):
+        flag = "--compile" if compile else "--offload layer"
+        hint = "leave it out" if compile else "--offload model"
+        raise TheseusError(f"this model has no repeated blocks, and nothing would come of: {flag}", hint=hint)
+
+
 def place(parts: Sequence[nn.Module], generator: Generator, device: torch.device, mode: str) -> None:
     """Put the parts where they begin: all on the device, none (`model`), or all but the generator's blocks (`layer`)."""
     if mode == "model":

@@ -25,7 +25,7 @@ from theseus_core.beginnings import (
 from theseus_core.config import merge, validate
 from theseus_core.contracts import Progress, Text
 from theseus_core.data.clip import Clip
-from theseus_core.device import autocast, dtype_name, pick_device, pick_dtype
+from theseus_core.device import autocast, dtype_name, explained, pick_device, pick_dtype
 from theseus_core.diffusion.caching import Cache
 from theseus_core.errors import TheseusError
 from theseus_core.model_folder import (
@@ -118,6 +118,7 @@ class TextToVideo:
             reports = [quantize_layers(parts.generator, *how), quantize_encoder(parts.text_encoder, *how)]
         matched = [(each, apply(parts.generator, each)) for each in loras]
         merge_differences(parts.generator)
+        offloading.check_blocks(parts.generator, offload, compile)
         if compile:
             offloading.compile_units(parts.generator)
         elif quantize == "none" and can_pack(where):
@@ -239,6 +240,7 @@ class TextToVideo:
         return kept, kept + -(kept - 1) % self.tokenizer.time_factor
 
     @torch.no_grad()
+    @explained("a smaller --size, fewer --frames, --tiling or --quantize; --dry-run says beforehand what it takes")
     def sample(
         self,
         prompts: Sequence[str],

@@ -82,8 +82,13 @@ def linear_places(module: nn.Module) -> list[tuple[nn.Module, str]]:
         (parent, name)
         for parent in module.modules()
         for name, child in parent.named_children()
-        if type(child) is nn.Linear and name not in kept  # a subclass may have its weights read elsewhere
+        if (type(child) is nn.Linear or is_transposed(child)) and name not in kept  # of a subclass others may read the weights
     ]
+
+
+def is_transposed(layer: nn.Module) -> bool:
+    """Whether this is GPT-2's linear layer, whose weight is (in, out): known by name, for transformers takes seconds to import."""
+    return type(layer).__name__ == "Conv1D" and type(layer).__module__.startswith("transformers.")
 
 
 def what_it_gains(mode: str, device: torch.device) -> str:
@@ -138,9 +143,19 @@ class Int8Linear(nn.Module):
 
 def _quantized(linear: nn.Linear, mode: str, compute_dtype: torch.dtype, device: torch.device) -> nn.Module:
     """The same layer, on the device, in fewer bits."""
+    if is_transposed(linear):
+        linear = _turned(linear)
     if mode == "int8" and device.type == "cpu":
         return Int8Linear(linear).eval()
     return _packed(linear, mode, compute_dtype).to(device)
+
+
+def _turned(layer: nn.Module) -> nn.Linear:
+    """GPT-2's linear layer as torch's."""
+    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+    turned = nn.Linear(weight.shape[0], weight.shape[1], device=weight.device, dtype=weight.dtype)
+    turned.weight.data, turned.bias.data = weight.detach().T.contiguous(), bias.detach()
+    return turned
 
 
 def _packed(linear: nn.Linear, mode: str, compute_dtype: torch.dtype) -> nn.Module:

@@ -67,6 +67,7 @@ class LatentCache:
         progress: Progress | None = None,
     ) -> None:
         self.dataset, self.tokenizer, self.frames, self.windows = dataset, tokenizer, frames, windows
+        self.image_scale = tokenizer.image_scale
         name = digest("latents", 1, dataset.fingerprint, described(tokenizer), frames, windows, str(dtype))
         self.fingerprint = name
         self.folder = dataset.path / "cache" / name
@@ -120,6 +121,7 @@ class Pixels:
 
     def __init__(self, dataset: Clips, frames: int, windows: int, room: int = 2 * 2**30) -> None:
         self.dataset, self.frames, self.windows, self.room = dataset, frames, windows, room
+        self.image_scale = 1.0
         self.fingerprint = digest("pixels", dataset.fingerprint, frames, windows)
         self._kept: dict[int, Frames] = {}
 
@@ -248,7 +250,10 @@ class LatentSource:
         places = self.draw.places(step, micro, rank, world)
         latents = torch.stack([self.latents.read(clip, random.random()) for clip, random in places])
         captions = [self._caption(clip, random) for clip, random in places]
-        return Batch(latents=latents, text=self.words(captions), captions=captions)
+        return self._batch(latents, captions)
+
+    def _batch(self, latents: Tensor, captions: Sequence[str]) -> Batch:
+        return Batch(latents=latents, text=self.words(captions), captions=captions, image_scale=self.latents.image_scale)
 
     def _caption(self, clip: int, random: np.random.Generator) -> str:
         captions = self.latents.dataset.records[clip].captions
@@ -261,4 +266,4 @@ class LatentSource:
             some = clips[i : i + size]
             captions = [self.latents.dataset.records[clip].captions[0] for clip in some]
             latents = torch.stack([self.latents.read(clip, 0.0) for clip in some])
-            yield Batch(latents=latents, text=self.words(captions), captions=captions)
+            yield self._batch(latents, captions)

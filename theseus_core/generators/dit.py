@@ -100,6 +100,10 @@ class Config(BaseConfig):
             raise ValueError("frequencies have no first frame: image_channels must be 0, and patch_frames 1")
         if self.sines and not self.frequencies:
             raise ValueError("sines stand beside cosines: with them frequencies must be on")
+        if self.image_channels not in (0, self.latent_channels):
+            raise ValueError(f"image_channels must be 0, or those of the latents, {self.latent_channels}")
+        if self.offset is not None and self.time_width % 2:
+            raise ValueError(f"offset needs an even time_width, got {self.time_width}")
         if self.levels and self.image_channels:
             raise ValueError("levels do not take an image: image_channels must be 0")
         if self.betas and (self.predicts, self.shift, self.least_time) != ("velocity", 1.0, 0.0):
@@ -291,7 +295,7 @@ class Model(Generator):
         spread = logit_normal if self.config.times == "logit-normal" else uniform
         t = self.path.snap(spread(len(clean), self.config.shift, clean.device))
         noisy = self.path.add_noise(clean, noise, t)
-        image = image_latents(clean[:, : self.config.image_channels, :1], clean.shape[2]) if self.config.image_channels else None
+        image = image_latents(clean[:, :, :1] * batch.image_scale, clean.shape[2]) if self.config.image_channels else None
         velocity = self.velocity(noisy, t, batch.text, image)
         target = self.path.target(clean, noise, t) if self.config.predicts == "velocity" else towards(noisy, clean, t)
         errors = (velocity.float() - target).square().mean((1, 2, 3, 4))  # (B,)

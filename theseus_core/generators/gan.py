@@ -20,7 +20,7 @@ from typing import Any, Literal
 from zlib import crc32
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -69,6 +69,15 @@ class Config(BaseConfig):
     reading: int = Field(
         2000, ge=0, description="steps in which the discriminator learns from real clips and captions alone, before the two begin"
     )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        if self.style_width % self.words:
+            raise ValueError(f"style_width must be a multiple of words = {self.words}, got {self.style_width}")
+        if self.latent_height % self.judge_patch or self.latent_width % self.judge_patch:
+            size = f"{self.latent_width}x{self.latent_height}"
+            raise ValueError(f"judge_patch must divide what the discriminator reads, {size}, got {self.judge_patch}")
+        return self
 
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -431,6 +440,8 @@ class Model(Generator):
     ) -> Tensor:
         """A clip in one evaluation; the noise vector is the first `noise_width` numbers of the noise, in the order of memory.
 
+        Where there are fewer they are repeated.
+
         Raises:
             TheseusError: no such sampler, or another width or height than it was trained with.
         """
@@ -438,7 +449,9 @@ class Model(Generator):
             raise TheseusError(f"no such sampler: {sampler}", hint=nearest(sampler, list(self.samplers)))
         assert guidance_scale == 1, "the words are part of the one evaluation, and there is nothing to lead away from"
         self.refuse_other_sizes(*noise.shape[3:])
-        vector = noise.flatten(1)[:, : self.config.noise_width]
+        numbers = noise.flatten(1)
+        enough = -(-self.config.noise_width // numbers.shape[1])  # a frame of latents may be a few numbers
+        vector = numbers.repeat(1, enough)[:, : self.config.noise_width]
         made: Tensor = self.generator(vector, text, instants(noise.shape[2], noise.device))
         if progress is not None:
             progress(1, 1)

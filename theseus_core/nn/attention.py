@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from theseus_core.device import in_doubles
+
 
 class Attention(nn.Module):
     """Multi-head self-attention; queries and keys of each head pass a LayerNorm (Henry et al. 2020) before the rotation.
@@ -107,8 +109,9 @@ def rotary_3d(t: int, h: int, w: int, width: int, device: torch.device, base: fl
     Args:
         width: K, a multiple of 16.
     """
-    times, rows, columns = (torch.arange(size, device=device, dtype=torch.float64) for size in (t, h, w))
-    return rotary_at(times, rows, columns, width, base)
+    times, rows, columns = (torch.arange(size, device=in_doubles(device), dtype=torch.float64) for size in (t, h, w))
+    cos, sin = rotary_at(times, rows, columns, width, base)
+    return cos.to(device), sin.to(device)
 
 
 def rotary_at(times: Tensor, rows: Tensor, columns: Tensor, width: int, base: float = 10_000.0) -> Rotation:

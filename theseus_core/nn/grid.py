@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from theseus_core.config import Config
+from theseus_core.device import in_doubles
 from theseus_core.errors import TheseusError
 from theseus_core.nn.attention import Rotation, rotary_3d, rotary_at
 
@@ -32,10 +33,11 @@ def sincos(grid: Grid, size: Size, width: int, device: torch.device) -> Tensor:
         width: a multiple of 16.
     """
     scales = (grid.time_scale, grid.space_scale, grid.space_scale)
-    places = [torch.arange(count, device=device, dtype=torch.float64) / scale for count, scale in zip(size, scales, strict=True)]
+    where = in_doubles(device)
+    places = [torch.arange(count, device=where, dtype=torch.float64) / scale for count, scale in zip(size, scales, strict=True)]
     when, high, right = (_waves(place, dim) for place, dim in zip(places, (width // 4, *[width * 3 // 8] * 2), strict=True))
     parts = [when[:, None, None], right[None, None, :], high[None, :, None]]
-    return torch.cat([part.expand(*size, -1) for part in parts], dim=-1).reshape(-1, width).float()
+    return torch.cat([part.expand(*size, -1) for part in parts], dim=-1).reshape(-1, width).float().to(device)
 
 
 def _waves(places: Tensor, width: int) -> Tensor:
@@ -56,8 +58,10 @@ def rotary(grid: Grid, size: Size, patch: int, width: int, device: torch.device)
         return rotary_3d(t, h, w, width, device)
     high, wide = grid.height // patch, grid.width // patch
     scale = min(high / h, wide / w)  # the largest frame of these proportions within the one of training
-    rows, columns = _fitted(h, scale, high, device), _fitted(w, scale, wide, device)
-    return rotary_at(torch.arange(t, device=device, dtype=torch.float64), rows, columns, width)
+    where = in_doubles(device)
+    rows, columns = _fitted(h, scale, high, where), _fitted(w, scale, wide, where)
+    cos, sin = rotary_at(torch.arange(t, device=where, dtype=torch.float64), rows, columns, width)
+    return cos.to(device), sin.to(device)
 
 
 def _fitted(count: int, scale: float, into: int, device: torch.device) -> Tensor:

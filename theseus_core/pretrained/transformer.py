@@ -166,6 +166,8 @@ def describe(config: dit.Config) -> Described:
         "positions": (config.positions in ("rotary", "sincos", "learned"), True),
         "frequencies": (config.frequencies, False),
         "offset": (config.offset in (None, IMAGE_OFFSET), True),
+        "betas.curve": (config.betas is None or config.betas.curve == "scaled_linear", True),
+        "guidance_interval": (config.guidance_interval, (0.0, 1.0)),
         "grid.squeeze": (grid is None or not grid.squeeze or config.patch_frames == 1, True),
     }
     wrong = [name for name, (is_, should) in only.items() if is_ != should]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,6 +33,12 @@ class Config(BaseConfig):
         gt=0,
         description="its learning rate in units of the generator's: with a high one it unlearns words before they are of any use",
     )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Config:
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads = {self.heads}, got {self.width}")
+        return self
 
 
 PRESETS: dict[str, dict[str, object]] = {

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 
 from theseus_core.config import Config as BaseConfig
 from theseus_core.contracts import Text, TextEncoder
@@ -148,12 +149,16 @@ def _read_with(transformers: Any, source: str) -> tuple[Any, Any]:
         if kind not in CLASSES:
             raise TheseusError(f"no text encoder of a known kind: {source} ({kind})", hint=f"known: {', '.join(sorted(CLASSES))}")
         words = transformers.AutoTokenizer.from_pretrained(source)
-        network = getattr(transformers, CLASSES[kind]).from_pretrained(source, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError) as error:  # what transformers raises for a missing file, a bad name, no network
+        how: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+        network, found = getattr(transformers, CLASSES[kind]).from_pretrained(source, **how)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # a missing or damaged file, a bad name, no network
         hint = (
             f"a hub name such as google-t5/t5-base, or a folder with config.json, safetensors and tokenizer files: {_short(error)}"
         )
         raise TheseusError(f"cannot read the text encoder: {source}", hint=hint) from error
+    if missing := sorted(key for key in found["missing_keys"] if "pooler" not in key):  # would be random; the pooler is not read
+        hint = f"its safetensors should have {CLASSES[kind]}'s {missing[0]}, and {len(missing) - 1} others that are missing"
+        raise TheseusError(f"the text encoder's weights are not all there: {source}", hint=hint)
     return words, network
 
 

@@ -253,7 +253,7 @@ class Model(VideoTokenizer):
         """Choose the one factor that gives latents a deviation of 1; the release has no factor for each channel."""
         count, total, squares = 0, 0.0, 0.0
         for video in videos:
-            z = self.encode(video).double() / self.config.scaling_factor
+            z = self.encode(video).cpu().double() / self.config.scaling_factor
             count, total, squares = count + z.numel(), total + float(z.sum()), squares + float(z.square().sum())
         deviation = math.sqrt(max(squares / count - (total / count) ** 2, 1e-8))
         self.config = self.config.model_copy(update={"scaling_factor": 1 / deviation})

@@ -136,7 +136,7 @@ class Model(VideoTokenizer):
 
     @torch.no_grad()
     def calibrate(self, videos: Iterable[Tensor]) -> None:
-        weights = torch.cat([self._weights(video).flatten(0, 3).double() for video in videos])
+        weights = torch.cat([self._weights(video).flatten(0, 3).cpu().double() for video in videos])
         std = weights.std(0, correction=0).clamp_min(1e-4)
         self.mean.copy_(weights.mean(0))
         self.std.copy_(evened(std, self.config.whiten))

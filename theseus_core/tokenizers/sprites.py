@@ -172,7 +172,7 @@ class Model(VideoTokenizer):
 
     @torch.no_grad()
     def calibrate(self, videos: Iterable[Tensor]) -> None:
-        seen = torch.cat([self._numbers(video).flatten(0, 1).double() for video in videos])
+        seen = torch.cat([self._numbers(video).flatten(0, 1).cpu().double() for video in videos])
         self.mean.copy_(seen.mean(0))
         shows = torch.ones_like(self.std)
         things, slopes = self._things(shows), shows[-GROUND:].view(3, 3)[:, 1:]

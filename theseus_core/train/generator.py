@@ -19,6 +19,7 @@ from theseus_core.data.shards import Clips
 from theseus_core.device import autocast, pick_device, pick_dtype
 from theseus_core.errors import TheseusError
 from theseus_core.model_folder import (
+    CodeSettings,
     Parts,
     Settings,
     base_of,
@@ -43,6 +44,7 @@ from theseus_core.train.runs import (
     PIXELS,
     Outcome,
     Report,
+    Sampling,
     TransformerRun,
     described,
     last_scores,
@@ -76,6 +78,7 @@ def train_generator(
 
     parts = begin(run, dataset, device, dtype) if run.init else _build(run, dataset, vae, trained)
     parts.tokenizer.check_size(run.frames, *common_size(dataset), parts.generator.patch)
+    _check_sampling(run.sampling, parts.generator)
     say_what_is_measured(report, held, run.hold_out)
     _say_what_a_clip_is(report, parts.tokenizer, run.frames, *common_size(dataset))
     _say_what_is_not_read(report, parts.text_encoder, dataset, begun=bool(run.init))
@@ -140,19 +143,23 @@ def _build(run: TransformerRun, dataset: Clips, vae: Path | None, trained: Seque
     text_encoder = _text_encoder(run, dataset, trained)
     generator = _generator(run, tokenizer, text_encoder, (run.frames, *common_size(dataset)))
     check_match(generator, tokenizer, text_encoder)
-    if run.sampling.sampler not in generator.samplers:  # now, and not after the first evaluation's worth of training
-        raise TheseusError(
-            f"{run.family} has no sampler: {run.sampling.sampler}",
-            hint=f"sampling.sampler is one of {', '.join(generator.samplers)}",
-        )
-    if run.sampling.guidance_scale != 1 and not generator.guided:
-        raise TheseusError(
-            f"{run.family} knows no guidance, and it cannot be: {run.sampling.guidance_scale:g}", hint="sampling.guidance_scale=1"
-        )
     height, width = common_size(dataset)
     fps = median(record.fps for record in dataset.records)
     defaults = Settings(frames=run.frames, height=height, width=width, fps=fps, **dump(run.sampling))
     return Parts(tokenizer, text_encoder, generator, defaults)
+
+
+def _check_sampling(sampling: Sampling, generator: Generator) -> None:
+    """Refuse what the samples could not be made with: now, and not after the first evaluation's worth of training."""
+    if sampling.sampler not in generator.samplers:
+        hint = f"sampling.sampler is one of {', '.join(generator.samplers)}"
+        raise TheseusError(f"the generator has no sampler: {sampling.sampler}", hint=hint)
+    if sampling.guidance_scale != 1 and not generator.guided:
+        message = f"the generator knows no guidance, and it cannot be: {sampling.guidance_scale:g}"
+        raise TheseusError(message, hint="sampling.guidance_scale=1")
+    for name in CodeSettings.model_fields:
+        if getattr(sampling, name) is not None and name not in generator.takes:
+            raise TheseusError(f"the generator draws no codes, and takes no: sampling.{name}", hint="leave it out")
 
 
 def _tokenizer(run: TransformerRun, vae: Path | None) -> VideoTokenizer:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from theseus_core.errors import TheseusError
 from theseus_core.train.config import TrainConfig
 
 _filling: Any = torch.utils.deterministic  # a module whose attribute is a property, unknown to its type
@@ -83,24 +82,3 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
     finally:
         restore()
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Turn what torch raises for the machine's limits into an error that names the way out."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            hint = "a smaller --batch-size, a larger `accumulate`, or `gradient_checkpointing`; the last checkpoint is untouched"
-            raise TheseusError(f"out of memory: {_in_a_line(error)}", hint=hint) from error
-        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            hint = "torch.compile needs a C++ compiler (g++ or clang), and triton on CUDA; or leave --compile out"
-            raise TheseusError(f"the network does not compile: {_in_a_line(error)}", hint=hint) from error
-        raise
-
-
-def _in_a_line(error: Exception) -> str:
-    """The first two lines of what torch says: where there are two, the first only names the part that failed."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]) or type(error).__name__

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from theseus_core.config import Tree, dump
 from theseus_core.contracts import Batch, Trainable
-from theseus_core.device import autocast, keep_freed_memory, pick_device, pick_dtype
+from theseus_core.device import autocast, explained, keep_freed_memory, pick_device, pick_dtype
 from theseus_core.errors import TheseusError, nearest
 from theseus_core.files import write_json
 from theseus_core.train import distributed
@@ -41,7 +41,7 @@ from theseus_core.train.checkpoint import (
 )
 from theseus_core.train.config import TrainConfig
 from theseus_core.train.ema import Ema
-from theseus_core.train.guards import StopRequest, explained, seed_everything, stop_requests, torch_settings
+from theseus_core.train.guards import StopRequest, seed_everything, stop_requests, torch_settings
 from theseus_core.train.journal import Journal, Window
 from theseus_core.train.optim import Phase, build_phases, lr_factor
 from theseus_core.train.provenance import refuse_foreign_folder, refuse_other_run, whereabouts
@@ -53,6 +53,8 @@ from theseus_core.versions import versions
 Scores = dict[str, float]
 Evaluate = Callable[[Trainable, int], Scores]  # (model with the averaged weights, in eval mode; steps done) -> scores
 Progress = Callable[[int, int, Scores], None]  # (steps done, steps in all, the latest scalars)
+
+LESS_MEMORY = "a smaller --batch-size, a larger `accumulate`, or `gradient_checkpointing`; the last checkpoint is untouched"
 
 
 class Trainer:
@@ -160,7 +162,7 @@ class Trainer:
                 began = time.perf_counter()
                 micro_batches = next(batches)
                 waited = time.perf_counter() - began
-                with explained():
+                with explained(LESS_MEMORY):
                     values = self.train_step(micro_batches)
                 self._log(values, time.perf_counter() - began, waited)
                 if self._whole_and_due(config.checkpoint_every) or self._evaluation_is_due():
@@ -288,7 +290,7 @@ class Trainer:
         self.spare = copy.deepcopy(model).cpu() if self.world.kind == "fsdp" else None
         if self.config.compile:
             model.compile()
-        with explained():
+        with explained(LESS_MEMORY):
             self.wrapped = distributed.wrap(model, self.world, self.device)
         self.phases = build_phases(model, self.config, self.device, self.dtype)
         self.ema = Ema(model, self.config.ema)
@@ -410,7 +412,7 @@ class Trainer:
         assert self.evaluate is not None
         began, best = time.perf_counter(), self.config.best.removeprefix("-")
         seed_everything(self.config.seed, "evaluate")  # without the step, so that scores differ by the weights alone
-        with torch.no_grad(), explained():
+        with torch.no_grad(), explained(LESS_MEMORY):
             scores = self.evaluate(model, self.step)
         if best and best not in scores:
             raise TheseusError(f"the evaluation has no score of the name in `best`: {best}", hint=nearest(best, sorted(scores)))
