@@ -119,6 +119,9 @@ def test_latents_come_from_the_cache_and_another_tokenizer_has_another(dataset: 
     monkeypatch.setattr(tokenizer, "encode", lambda *_: pytest.fail("encoded again"))
     assert LatentCache(dataset, tokenizer, 5, 2, CPU, torch.float32).folder == cache.folder
     monkeypatch.undo()
+    half = LatentCache(dataset, tokenizer, 5, 2, CPU, torch.bfloat16)
+    assert half.folder != cache.folder
+    assert half.fingerprint == cache.fingerprint, "a training may go on where another precision is fast"
     with torch.no_grad():
         next(tokenizer.parameters()).add_(1e-3)
     assert LatentCache(dataset, tokenizer, 5, 2, CPU, torch.float32).folder != cache.folder

@@ -26,7 +26,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind, there in kinds.items() if there))
     kind, _, number = name.partition(":")
-    if kind not in kinds or (":" in name and not number.isdigit()):
+    if kind not in kinds or (":" in name and not number.isdecimal()):
         raise TheseusError(f"no such device: {name}", hint=nearest(kind, ["auto", *kinds]))
     count = torch.cuda.device_count() if kind == "cuda" else int(kinds[kind])
     if int(number or 0) >= count:

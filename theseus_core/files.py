@@ -17,11 +17,13 @@ from theseus_core.errors import TheseusError
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well, and is removed when it does not.
 
-    What is made there may be a file or a folder; an older file or folder of that name is replaced.
+    What is made there may be a file or a folder; an older file is replaced, and by a folder an older folder.
 
     Raises:
-        TheseusError: the place cannot be written to, or the disk is full.
+        TheseusError: the place cannot be written to, the disk is full, or a file would take the place of a folder.
     """
+    if not path.name:
+        raise TheseusError(f"not a name that can be written: {path}", hint="name a file, or a folder that is not this one")
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +41,8 @@ def _replace(new: Path, path: Path) -> None:
     if not path.is_dir():
         os.replace(new, path)
         return
+    if not new.is_dir():
+        raise TheseusError(f"there is a folder by that name: {path}", hint="choose another name")
     old = path.with_name(f".{path.name}.old")  # a folder that is not empty cannot be replaced in one step
     remove(old)
     os.replace(path, old)

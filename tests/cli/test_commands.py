@@ -179,7 +179,7 @@ def test_plot(theseus: Theseus, here: Path) -> None:
         assert picture.width > 300
     assert theseus("plot", "runs/vae", "-o", "other.png").out == "other.png\n"
     assert (here / "other.png").read_bytes() == (here / "runs/vae/curves.png").read_bytes()
-    assert "written as .png, not as: a.jpg" in theseus("plot", "runs/vae", "-o", "a.jpg").err
+    assert "written as a .png file, not as: a.jpg" in theseus("plot", "runs/vae", "-o", "a.jpg").err
     assert "error: nothing to draw" in theseus("plot", "nowhere").err
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -324,3 +325,26 @@ def test_what_only_codes_have_is_refused_elsewhere(theseus: Theseus, here: Path,
     Clip(np.zeros((3, 16, 16, 3), np.uint8), 8.0).save("runs/clip.gif")
     result = theseus("generate", "a red circle", "-o", "no.gif", *flags)
     assert result.code == 1 and f"and takes no: {flags[0]}" in result.err
+
+
+def test_what_a_video_begins_from_is_never_overwritten(theseus: Theseus, here: Path) -> None:
+    assert theseus("generate", "a red square").code == 0
+    before = (here / "out.mp4").read_bytes()
+    (here / "out").mkdir()
+    shutil.copy(here / "out.mp4", here / "out/0001.mp4")
+    for more in (["--video", "out.mp4"], ["--first-frames", "./out.mp4"], ["--video", "out/0001.mp4", "--num-videos", "2"]):
+        result = theseus("generate", "a red square", *more)
+        assert result.code == 1
+        assert f"this would overwrite what the video begins from: {Path(more[1])}" in result.err
+    assert (here / "out.mp4").read_bytes() == (here / "out/0001.mp4").read_bytes() == before
+    assert theseus("generate", "a red square", "--video", "out.mp4", "-o", "other.mp4").code == 0
+
+
+def test_pictures_are_written_as_pictures(theseus: Theseus, here: Path) -> None:
+    assert theseus("generate", "a red square").code == 0
+    (here / "pictures.png").mkdir()
+    for sheet in ("pictures.png", "both.gif"):
+        result = theseus("reconstruct", "out.mp4", "--vae", "runs/transformer", "--sheet", sheet)
+        assert (result.code, "a picture is written as a .png file" in result.err) == (1, True)
+    result = theseus("plot", "runs/transformer", "-o", "pictures.png")
+    assert (result.code, "a picture is written as a .png file" in result.err) == (1, True)

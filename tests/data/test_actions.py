@@ -154,6 +154,7 @@ def test_kinetics_test_sets_have_no_labels(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("tai chi,zzzzzzzzzzz,x,10,test", "no seconds in time_start and time_end, line 2 of"),
+        ("tai\rchi,zzzzzzzzzzz,0,10,test", "malformed .*, line 2 of"),
         ("tai chi,zzzzzzzzzzz", "no seconds in time_start and time_end, line 2 of"),
         ("tai chi,zzzzzzzzzzz,0,10,holdout", "no such split in .*: holdout"),
         ("tai chi,yyyyyyyyyyy,0,10,test", "none of the 1 files that .* names is in"),

@@ -18,8 +18,9 @@ import pytest
 from prep_clips import Picture, gif, moving_gif, moving_pictures, video
 
 from theseus_core.data import pool
+from theseus_core.data import prepare as prepare_module
 from theseus_core.data.filters import PrepSettings
-from theseus_core.data.ledger import Ledger
+from theseus_core.data.ledger import Ledger, open_journal
 from theseus_core.data.prepare import Summary, prepare
 from theseus_core.data.shards import Dataset
 from theseus_core.errors import TheseusError
@@ -240,8 +241,10 @@ def test_a_dataset_of_an_earlier_version_with_fewer_settings_is_finished(tmp_pat
 
 def test_an_unfinished_run_with_other_settings_is_not_mixed_in(tmp_path: Path) -> None:
     source = good_files(tmp_path / "in")
-    other = Ledger.open(tmp_path / "out" / ".partial", {"settings": "of another run"}, 4, [])
-    with other, pytest.raises(TheseusError, match="another process is preparing this dataset"):
+    folder = tmp_path / "out/.partial"
+    journal = open_journal(folder)
+    other = Ledger.open(folder, {"settings": "of another run"}, 4, [], journal)
+    with journal, other, pytest.raises(TheseusError, match="another process is preparing this dataset"):
         prepare([source], tmp_path / "out", SETTINGS)
     with pytest.raises(TheseusError, match="unfinished dataset with other settings") as caught:
         prepare([source], tmp_path / "out", SETTINGS)
@@ -395,3 +398,28 @@ def test_a_disk_that_cannot_be_written_is_no_fault_of_the_file(tmp_path: Path) -
 def test_a_worker_brings_no_torch_along() -> None:
     code = "import sys, theseus_core.data.worker; sys.exit(bool({'torch', 'transformers', 'matplotlib', 'PIL'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+def test_what_another_process_has_finished_meanwhile_is_left_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, output = good_files(tmp_path / "in"), tmp_path / "out"
+
+    def slow(settings: PrepSettings) -> Any:
+        monkeypatch.undo()
+        run(source, output)  # what the other does while this one reads a classifier
+        return lambda *_: None
+
+    monkeypatch.setattr(prepare_module, "open_classifiers", slow)
+    assert prepare([source], output, SETTINGS).finished_before
+    dataset = Dataset.open(output)
+    assert all(len(dataset.read(number).frames) for number in range(len(dataset)))
+
+
+def test_files_that_are_called_alike_keep_their_own_captions(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.gif").write_bytes(moving_gif(5, seed=ord(name)))
+    (tmp_path / "captions.tsv").write_text("path\tcaption\na/x.gif\ta ring\nb/x.gif\ta boat\n")
+    settings = SETTINGS.model_copy(update={"captions": str(tmp_path / "captions.tsv")})
+    prepare([tmp_path / "a/x.gif", tmp_path / "b/x.gif"], tmp_path / "out", settings)
+    found = {record.source: record.captions for record in Dataset.open(tmp_path / "out").records}
+    assert found == {"a/x.gif": ("a ring",), "b/x.gif": ("a boat",)}

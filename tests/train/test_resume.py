@@ -6,17 +6,20 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from train_toys import Clips, Start, make, settings, trainer
 
 from theseus_core.errors import TheseusError
+from theseus_core.train import trainer as trainer_module
 from theseus_core.train.checkpoint import newest_checkpoint
 from theseus_core.train.journal import TIMES, read_journal, without_times
 from theseus_core.train.trainer import Trainer
@@ -210,6 +213,27 @@ def test_no_resume_starts_anew(tmp_path: Path) -> None:
     assert there == {".lock", "checkpoints", "config.json", "metrics.jsonl", "notes.txt"}
     trainer(tmp_path / "other").fit()
     assert outcome(tmp_path) == outcome(tmp_path / "other")
+
+
+def test_no_resume_forgets_nothing_before_a_new_run_can_be_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer(tmp_path, steps=4).fit()
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    fresh = trainer(tmp_path, steps=4)
+    fresh.resume = False
+    monkeypatch.setattr(trainer_module, "build_phases", Mock(side_effect=TheseusError("no optimizer for this model")))
+    with pytest.raises(TheseusError, match="no optimizer for this model"):
+        fresh.fit()
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+
+
+def test_a_copy_of_a_checkpoint_is_none(tmp_path: Path) -> None:
+    trainer(tmp_path, steps=4).fit()
+    newest = newest_checkpoint(tmp_path / "checkpoints")
+    assert newest is not None
+    shutil.copytree(tmp_path / f"checkpoints/step-{newest.step:06d}", tmp_path / f"checkpoints/step-{newest.step:06d}-backup")
+    again = newest_checkpoint(tmp_path / "checkpoints")
+    assert again is not None
+    assert again.step == newest.step
 
 
 def test_more_steps_go_on_and_fewer_are_refused(tmp_path: Path) -> None:

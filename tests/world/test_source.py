@@ -221,3 +221,37 @@ def test_settings_refuse_a_hold_out_that_leaves_nothing() -> None:
     clips = World(SMALL.model_copy(update={"hold_out": tuple(world.shapes.SHAPES)}))
     with pytest.raises(TheseusError, match="nothing is left of: shapes"):
         clips.describe(0)
+
+
+def test_synth_takes_no_place_of_something_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, message in (("gif", "there is something already"), ("chunks", "something else than a dataset")):
+        (tmp_path / name / name).mkdir(parents=True)
+        (tmp_path / name / name / "mine").write_text("kept")
+        assert synth("-o", tmp_path / name, "--clips", 2, "--export", "gif") == 1
+        assert ("something else than a dataset" if name == "gif" else message) in capsys.readouterr().err
+        assert (tmp_path / name / name / "mine").read_text() == "kept"
+    (tmp_path / "begun/.partial").mkdir(parents=True)
+    (tmp_path / "begun/gif").mkdir()
+    assert synth("-o", tmp_path / "begun", "--clips", 2, "--export", "gif") == 1
+    assert "there is something already" in capsys.readouterr().err
+    (tmp_path / "begun/.partial/journal.jsonl").touch()
+    assert synth("-o", tmp_path / "begun", "--clips", 2) == 1
+    assert "`theseus prep` has begun" in capsys.readouterr().err
+    assert (tmp_path / "begun/.partial/journal.jsonl").exists()
+
+
+def test_what_chance_seldom_gives_is_shown_all_the_same() -> None:
+    for text in ("a red circle moving left above a blue square", "a black heart shrinking on a grey background"):
+        asked = world.wanted(text)
+        found = [World(SMALL.model_copy(update={"only": (text,)})).describe(number).attributes for number in range(6)]
+        assert all(asked.attributes.items() <= each.items() for each in found)
+        assert len({tuple(sorted(each.items())) for each in found}) > 1
+    with pytest.raises(TheseusError, match="nothing is left of: shapes"):
+        World(SMALL.model_copy(update={"only": ("white heart on a white background",)})).describe(0)
+
+
+def test_of_several_scenes_those_are_drawn_that_are_asked_for() -> None:
+    several = SMALL.model_copy(update={"scenes": ("shapes", "nature"), "only": ("red star",)})
+    assert {World(several).describe(number).kind for number in range(8)} == {"shapes"}
+    with pytest.raises(TheseusError, match="nothing is left of: shapes"):
+        World(SMALL.model_copy(update={"only": ("a waterfall",)})).describe(0)

@@ -129,6 +129,7 @@ def generate(
     files = [str(path) for path in (target, image, video, first_frames) if path]
     if frames is not None and seconds is not None:
         raise TheseusError(f"the frames are given too, and both say how long it is: --seconds {seconds:g}", hint="give one of them")
+    refuse_to_overwrite(target, len(asked) * num_videos if several else 0, [path for path in (image, video, first_frames) if path])
     refuse_undecodable(*asked, negative_prompt, *files, *(lora or []))
     height, width = parse_size(size) if size else (None, None)
     changes = {"frames": frames, "height": height, "width": width, "fps": fps, "steps": steps, "sampler": sampler}
@@ -174,6 +175,20 @@ def generate(
         make_one(pipe, recipes[0], target, check=cache_check)
         console.say_next(f"theseus replay {shlex.quote(f'{target}.json')}")
     console.emit(target)
+
+
+def refuse_to_overwrite(target: Path, several: int, given: list[Path]) -> None:
+    """Refuse to write over what a video is to begin from.
+
+    Args:
+        several: how many videos are written into the folder `target`; 0 where it is the one video.
+    """
+    for path in given:
+        here = path.resolve()
+        inside = here.parent == target.resolve() and path.stem.isdecimal() and int(path.stem) < several
+        frames = not several and not target.suffix and target.resolve() in here.parents  # PNGs, replaced as a whole
+        if inside or frames or here == target.resolve():
+            raise TheseusError(f"this would overwrite what the video begins from: {path}", hint="choose another name with -o")
 
 
 def choose_output(output: Path | None, prompts: list[str], several: bool) -> Path:

@@ -34,8 +34,8 @@ def plot(
 
     is_run = (folder / "metrics.jsonl").is_file()
     target = output or _default_target(folder, is_run)
-    if target.suffix.lower() != ".png":
-        raise TheseusError(f"pictures are written as .png, not as: {target.name}")
+    if target.suffix.lower() != ".png" or target.is_dir():
+        raise TheseusError(f"a picture is written as a .png file, not as: {target}")
     if is_run:
         curves(read_journal(folder / "metrics.jsonl"), target, title=str(folder))
     else:

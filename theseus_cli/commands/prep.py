@@ -274,9 +274,9 @@ def _download(source: list[Path], settings: PrepSettings) -> None:
             )
         if done.failed:
             reasons = ", ".join(f"{reason} ({count:,})" for reason, count in done.failed.items())
-            console.warn(
-                f"{sum(done.failed.values()):,} could not be fetched this time, start again to try them once more: {reasons}"
-            )
+            count = sum(done.failed.values())
+            console.warn(f"{count:,} could not be fetched this time, and the dataset is made without them: {reasons}")
+            console.say("to try them once more, stop this, or name another folder with -o, and start again: what is here stays")
 
 
 def _report(source: list[Path], summary: Summary, settings: PrepSettings) -> None:

@@ -37,6 +37,8 @@ def reconstruct(
     for written in filter(None, (target, sheet)):
         if written.exists() and clip.exists() and written.samefile(clip):
             raise TheseusError(f"this would overwrite the clip itself: {written}", hint="choose another name")
+    if sheet and (sheet.suffix.lower() != ".png" or sheet.is_dir()):
+        raise TheseusError(f"a picture is written as a .png file, not as: {sheet}", hint="for example --sheet both.png")
     where = pick_device(device)
     precision = pick_dtype(dtype.value, where)
     tokenizer = load_tokenizer(vae)

@@ -21,7 +21,7 @@ def replay(
     device: Annotated[str | None, typer.Option("--device", help="Another device than then.", show_default="as it was")] = None,
 ) -> None:
     """Make a video again. With the same model, device and versions the bytes are the same; it says whether they are."""
-    from theseus_cli.commands.generate import make_one
+    from theseus_cli.commands.generate import make_one, refuse_to_overwrite
     from theseus_core.recipe import content_hash, load, read_sidecar
     from theseus_core.versions import versions
 
@@ -30,6 +30,7 @@ def replay(
     recipe = kept.recipe.model_copy(update={key: value for key, value in changes.items() if value})
     name = Path(kept.file)
     target = output or sidecar.with_name(f"{name.stem}-replay{name.suffix}")
+    refuse_to_overwrite(target, 0, [Path(path) for path in (recipe.image, recipe.video, recipe.first_frames) if path])
     make_one(load(recipe), recipe, target)
     if target.suffix.lower() != name.suffix.lower():
         console.say(f"another format than then ({name.suffix or 'PNGs'}), so the bytes are not compared")

@@ -54,15 +54,16 @@ def synth(
     """Make a dataset of drawn clips with captions. The same options give the same bytes."""
     from theseus_core.config import dump, validate
     from theseus_core.data.sources.world import World, WorldSettings
-    from theseus_core.data.writer import write_dataset
+    from theseus_core.data.writer import check_new, write_dataset
     from theseus_core.render.video import check
 
     height, width = parse_size(size)
     chosen = {"scenes": [name.strip() for name in scenes.split(",")], "hold_out": hold_out or [], "only": only or []}
     settings = validate(WorldSettings, chosen | {"seed": seed, "frames": frames, "height": height, "width": width})
     check(Path(f"clip.{export}") if export else Path("clip"), height, width, fps)
-    if (output / "dataset.json").exists():
-        raise TheseusError(f"there is a dataset already: {output}", hint="name another folder with -o")
+    check_new(output)
+    if export and (output / export.value).exists():
+        raise TheseusError(f"there is something already: {output / export.value}", hint="name another folder with -o")
     world = World(settings)
     asked = [("never", *pair) for pair in zip(settings.hold_out, world.hold_out, strict=True)]
     asked += [("alone", *pair) for pair in zip(settings.only, world.only, strict=True)]

@@ -68,9 +68,9 @@ class LatentCache:
     ) -> None:
         self.dataset, self.tokenizer, self.frames, self.windows = dataset, tokenizer, frames, windows
         self.image_scale = tokenizer.image_scale
-        name = digest("latents", 1, dataset.fingerprint, described(tokenizer), frames, windows, str(dtype))
-        self.fingerprint = name
-        self.folder = dataset.path / "cache" / name
+        what = ("latents", 1, dataset.fingerprint, described(tokenizer), frames, windows)
+        self.fingerprint = digest(*what)  # the same training may go on where another precision is fast
+        self.folder = dataset.path / "cache" / digest(*what, str(dtype))
         with _alone(self.folder):
             self._encode(device, dtype, progress)
 
@@ -157,9 +157,9 @@ class CaptionCache:
     ) -> None:
         self.numbers = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
         self.encoder = encoder
-        name = digest("text", 1, list(self.numbers), described(encoder), _tokens_hash(encoder, list(self.numbers)), str(dtype))
-        self.fingerprint = name
-        self.folder = folder / "cache" / name
+        what = ("text", 1, list(self.numbers), described(encoder), _tokens_hash(encoder, list(self.numbers)))
+        self.fingerprint = digest(*what)
+        self.folder = folder / "cache" / digest(*what, str(dtype))
         with _alone(self.folder):
             self._encode(device, dtype, progress)
 

@@ -80,7 +80,7 @@ class PrepSettings(Config):
     limit: int | None = Field(None, ge=1, description="at least 1 file")
     seed: int = 0
     chunk_size: int = Field(CHUNK_SIZE, ge=1, le=CHUNK_SIZE, description=f"clips, at most {CHUNK_SIZE}")
-    timeout: float = Field(60, gt=0, description="seconds for one file")
+    timeout: float = Field(60, gt=0, le=86_400, description="seconds for one file")
     memory: int = Field(2048, ge=64, description="MiB for one file, at least 64")
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from theseus_core.config import Tree
 from theseus_core.data.shards import Record
 from theseus_core.data.sources.splits import stricter
-from theseus_core.data.writer import ChunkWriter, Place, cannot_write
+from theseus_core.data.writer import JOURNAL, ChunkWriter, Place, cannot_write
 from theseus_core.errors import TheseusError
 from theseus_core.files import printable
 
@@ -70,17 +70,18 @@ class Ledger(AbstractContextManager["Ledger"]):
         self._chunks: ChunkWriter | None = None  # opened where the accounts end
 
     @classmethod
-    def open(cls, folder: Path, described: Tree, chunk_size: int, files: Sequence[Source]) -> Ledger:
+    def open(cls, folder: Path, described: Tree, chunk_size: int, files: Sequence[Source], journal: BinaryIO) -> Ledger:
         """Begin, or go on where the journal in `folder` ends.
 
+        Args:
+            journal: as `open_journal` gives it.
+
         Raises:
-            TheseusError: the journal there is of other settings or files, or another process is writing it.
+            TheseusError: the journal there is of other settings or files.
             OSError: there can be no such folder.
         """
-        journal = _open_journal(folder)
         first, *lines = _whole_lines(journal) or [b""]
         if first and json.loads(first) != described:
-            journal.close()
             hint = f"name another with -o, or start anew: rm -r {quote(str(folder))}"
             raise TheseusError(f"there is an unfinished dataset with other settings or files: {folder.parent}", hint=hint)
         ledger = cls(folder, files, chunk_size, journal)
@@ -179,12 +180,17 @@ class Ledger(AbstractContextManager["Ledger"]):
             assert self._chunks is not None
             with suppress(OSError) if error is not None else nullcontext():
                 self._chunks.__exit__(kind, error, trace)
-                self._journal.close()
 
 
-def _open_journal(folder: Path) -> BinaryIO:
+def open_journal(folder: Path) -> BinaryIO:
+    """The journal in a folder, which no other process then gets until it is closed.
+
+    Raises:
+        TheseusError: another process has it.
+        OSError: there can be no such folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    journal = open(folder / "journal.jsonl", "a+b")  # noqa: SIM115 - closed by Ledger.__exit__
+    journal = open(folder / JOURNAL, "a+b")  # noqa: SIM115 - the lock is held as long as it is open
     try:
         fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -21,14 +21,14 @@ from typing import Any
 from theseus_core.config import Tree, dump
 from theseus_core.data.clip import Clip, spread
 from theseus_core.data.filters import PrepSettings
-from theseus_core.data.ledger import Ledger, Source
+from theseus_core.data.ledger import Ledger, Source, open_journal
 from theseus_core.data.pool import Job, Pool
 from theseus_core.data.safety import Inspect, open_classifiers, unsafe_words
 from theseus_core.data.shards import Dataset, decode_frames, read_description
 from theseus_core.data.sources.folders import Found, caption_from_name
 from theseus_core.data.sources.gather import Gathered, gather
 from theseus_core.data.sources.tables import NAMES, match, read_table
-from theseus_core.data.writer import PARTIAL, publish, take_back, write_rejected, writing
+from theseus_core.data.writer import PARTIAL, check_output, publish, take_back, write_rejected, writing
 from theseus_core.errors import TheseusError
 from theseus_core.files import remove
 
@@ -91,22 +91,25 @@ def prepare(
             be written.
     """
     with writing(output):
-        _check_output(output)
+        check_output(output)
     gathered = gather(sources, settings, leave_out=output)
     described, files, table_rows_left = _describe(sources, settings, gathered)
     if (output / "dataset.json").exists():
         summary = _finished(output, described)
     else:
         inspect = open_classifiers(settings)
-        with writing(output):
-            take_back(output)
-            with Ledger.open(output / PARTIAL, described, settings.chunk_size, files) as ledger:
-                for answer, spool in _answers(ledger, settings, workers):
-                    ledger.enter(_inspected(answer, spool, inspect), spool)
-                    if progress is not None:
-                        progress(ledger.done, len(files))
-                assert ledger.done == len(files)
-            summary = _finish(output, described, ledger, table_rows_left, draw_sheet)
+        with writing(output), open_journal(output / PARTIAL) as journal:
+            if (output / "dataset.json").exists():  # another process has finished it meanwhile
+                summary = _finished(output, described)
+            else:
+                take_back(output)
+                with Ledger.open(output / PARTIAL, described, settings.chunk_size, files, journal) as ledger:
+                    for answer, spool in _answers(ledger, settings, workers):
+                        ledger.enter(_inspected(answer, spool, inspect), spool)
+                        if progress is not None:
+                            progress(ledger.done, len(files))
+                    assert ledger.done == len(files)
+                summary = _finish(output, described, ledger, table_rows_left, draw_sheet)
     return replace(summary, kinds=tuple(gathered.kinds), notes=tuple(gathered.notes))
 
 
@@ -194,17 +197,6 @@ def _inspected(answer: Tree, spool: Path, inspect: Inspect | None) -> Tree:
             if why := inspect(frames):
                 return {"reason": "unsafe_frames", "detail": why}
     return answer
-
-
-def _check_output(output: Path) -> None:
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise TheseusError(f"not a folder: {output}", hint="name another with -o")
-    ours = {PARTIAL, "rejected.jsonl", "clips.jsonl", "chunks", "contact_sheet.png"}
-    begun = (output / PARTIAL).exists() or (output / "dataset.json").exists()
-    if not begun and {path.name for path in output.iterdir()} - ours:
-        raise TheseusError(f"the output folder holds something else than a dataset: {output}", hint="name another with -o")
 
 
 def _finished(output: Path, described: Tree) -> Summary:

@@ -19,6 +19,7 @@ from theseus_core.data.shards import CHUNK_SIZE, FORMAT, Dataset, Record, chunk_
 from theseus_core.errors import TheseusError
 from theseus_core.files import remove, replacing, write_json
 
+JOURNAL = "journal.jsonl"  # in there, of a dataset that `prep` makes
 PARTIAL = ".partial"  # the folder inside the output that holds all that is not finished
 
 
@@ -105,6 +106,21 @@ def cannot_write(output: Path, why: str) -> TheseusError:
     return TheseusError(f"cannot write to: {output}", hint=f"{why}; mend that and start the same command again, or give another -o")
 
 
+def check_output(output: Path) -> None:
+    """Refuse a folder that holds something else than a dataset, or a part of one.
+
+    Raises:
+        TheseusError: naming it.
+    """
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise TheseusError(f"not a folder: {output}", hint="name another with -o")
+    begun = (output / PARTIAL).exists() or (output / "dataset.json").exists()
+    if not begun and {path.name for path in output.iterdir()} - {"rejected.jsonl"}:
+        raise TheseusError(f"the output folder holds something else than a dataset: {output}", hint="name another with -o")
+
+
 def publish(output: Path, records: Sequence[Record], rejected: Sequence[Tree], described: Tree) -> None:
     """Turn `output/.partial/` into a finished dataset; may be interrupted anywhere and called again.
 
@@ -143,6 +159,19 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
         part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
+def check_new(output: Path) -> None:
+    """Refuse a folder that holds a dataset, one that `prep` has begun, or something else.
+
+    Raises:
+        TheseusError: naming it.
+    """
+    check_output(output)
+    if (output / "dataset.json").exists():
+        raise TheseusError(f"there is a dataset already: {output}", hint="name another folder with -o")
+    if (output / PARTIAL / JOURNAL).exists():
+        raise TheseusError(f"there is a dataset that `theseus prep` has begun: {output}", hint="name another folder with -o")
+
+
 def write_dataset(output: str | Path, clips: Iterable[Clip], settings: Tree, chunk_size: int = CHUNK_SIZE) -> Dataset:
     """Write clips that were made, not found, as a prepared dataset; a clip seen before is left out.
 
@@ -155,8 +184,7 @@ def write_dataset(output: str | Path, clips: Iterable[Clip], settings: Tree, chu
     """
     output = Path(output)
     with writing(output):
-        if (output / "dataset.json").exists():
-            raise TheseusError(f"there is a dataset already: {output}", hint="name another folder with -o")
+        check_new(output)
         remove(output / PARTIAL)
         records = _write_clips(output, clips, chunk_size)
         if not records:

@@ -110,7 +110,7 @@ def _lost_nothing(folder: Path) -> str:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), key=_step, reverse=True)
+    return sorted((path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()), key=_step, reverse=True)
 
 
 def _step(path: Path) -> int:

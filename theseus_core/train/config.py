@@ -50,7 +50,7 @@ class TrainConfig(Config):
     dtype: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="what the network computes in, over fp32 weights; auto takes bf16 where the machine is fast at it"
     )
-    seed: int = Field(0, ge=0, description="seed of every random draw of the training")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of every random draw of the training")
     device: str = Field("auto", description="auto (cuda, then mps, then cpu), or a device such as cuda:1")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's own choice")
     workers: int = Field(1, ge=1, description="threads that draw batches, each a step ahead of the one before")

@@ -24,14 +24,19 @@ def read_journal(path: Path) -> list[Line]:
     the line before, those of a phase named `phase/loss` where there is more than one; an evaluation's are named `eval/score`.
 
     Raises:
-        TheseusError: there is no such file.
+        TheseusError: there is no such file, or it is something else.
     """
     try:
         text = path.read_text()
     except OSError as error:
         raise TheseusError(f"no journal of a training run: {path}", hint=error.strerror) from error
     complete = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in split_lines(complete)]
+    try:
+        lines: list[Line] = [json.loads(line) for line in split_lines(complete)]
+        sorted(line["step"] for line in lines)
+    except (ValueError, KeyError, TypeError) as error:
+        raise TheseusError(f"not a journal of a training run, or a damaged one: {path}") from error
+    return lines
 
 
 def without_times(line: Line) -> Line:

@@ -148,6 +148,8 @@ class Trainer:
         with owned, torch_settings(self.config), distributed.connected(self.world, self.device), stop_requests() as self.stop:
             saved = self._find_checkpoint()
             self._build(fresh=saved is None)
+            if not self.resume:  # not before it is known that a new one can be built
+                self._forget()
             self._begin(saved)
             self._train()
             return self._finished()
@@ -273,13 +275,17 @@ class Trainer:
 
     def _find_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint of this run, if there is one."""
-        if not self.resume and self.world.is_main:
-            forget_run(self.folder)
-        distributed.barrier(self.world)
+        if not self.resume:
+            return None
         saved = newest_checkpoint(self.folder / "checkpoints", self.note)
         if saved is not None:
             refuse_other_run(self.folder, saved.state, self._identity(), self.free)
         return saved
+
+    def _forget(self) -> None:
+        if self.world.is_main:
+            forget_run(self.folder)
+        distributed.barrier(self.world)
 
     def _build(self, fresh: bool) -> None:
         if fresh and self.initialize is not None:

@@ -25,7 +25,7 @@ GROUPS: dict[str, Group] = {  # asked in this order what a text means: plain wor
     "shapes": shapes.GROUP,
 }
 AT_ONCE = 4  # clips drawn together on a CPU: more only spill over its caches
-ATTEMPTS = 1000
+ATTEMPTS, PATIENCE = 2000, 1000  # after so many what is asked for is no longer left to chance
 
 
 def kinds_of(names: Sequence[str]) -> tuple[str, ...]:
@@ -70,13 +70,19 @@ def sample(
     Raises:
         TheseusError: nothing is left.
     """
-    for attempt in range(ATTEMPTS):
+    some = [kind for kind in kinds if not only or any(asked.kind == kind for asked in only)]
+    for attempt in range(ATTEMPTS if some else 0):
         random = Random(f"sample {seed} {attempt}")
-        kind = random.choice(list(kinds))
-        clip = Description(kind, _group(kind).sample(kind, random), random.getrandbits(62))
+        kind = random.choice(some)
+        attributes = _group(kind).sample(kind, random)
+        if only and attempt >= PATIENCE:
+            attributes |= random.choice([asked.attributes for asked in only if asked.kind == kind])
+            if not _group(kind).possible(kind, attributes):
+                continue
+        clip = Description(kind, attributes, random.getrandbits(62))
         if not _shows(clip, hold_out) and (not only or _shows(clip, only)):
             return clip
-    raise TheseusError(f"nothing is left of: {', '.join(kinds)}", hint="hold out less, ask for more, or add scenes")
+    raise TheseusError(f"nothing is left of: {', '.join(kinds)}", hint="hold out less, or ask for what these scenes show")
 
 
 def render(descriptions: Sequence[Description], frames: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:

@@ -37,6 +37,7 @@ class Group:
         caption: a sentence that is true of a description; which one, and how much it says, is left to chance.
         parse: what a text asks for, None where it speaks of nothing that the group knows.
         shows: whether a clip (first) is one that a text (second) asks for.
+        possible: whether `sample` may give these attributes for a kind.
     """
 
     kinds: tuple[str, ...]
@@ -45,6 +46,7 @@ class Group:
     caption: Callable[[Description, Random], str]
     parse: Callable[[str], Description | None]
     shows: Callable[[Description, Description], bool]
+    possible: Callable[[str, dict[str, str]], bool]
 
 
 def shows(clip: Description, asked: Description) -> bool:

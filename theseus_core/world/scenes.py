@@ -77,6 +77,11 @@ def sample(kind: str, random: Random) -> dict[str, str]:
     return {name: random.choice(values) for name, values in SCENES[kind].options.items()}
 
 
+def possible(kind: str, attributes: dict[str, str]) -> bool:
+    options = SCENES[kind].options
+    return attributes.keys() == options.keys() and all(value in options[name] for name, value in attributes.items())
+
+
 def render(descriptions: Sequence[Description], frames: int, height: int, width: int, device: torch.device) -> Tensor:
     """Draw clips of scenes: (B, 3, T, H, W), colours from 0 to 1. Clips with the same attributes are drawn together."""
     video = torch.empty(len(descriptions), 3, frames, height, width, device=device)
@@ -96,4 +101,4 @@ def parse(text: str) -> Description | None:
     return scene_captions.parse(text, {name: scene.options for name, scene in SCENES.items()})
 
 
-GROUP = Group(tuple(SCENES), sample, render, scene_captions.caption, parse, shows)
+GROUP = Group(tuple(SCENES), sample, render, scene_captions.caption, parse, shows, possible)

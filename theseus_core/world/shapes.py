@@ -107,6 +107,13 @@ def visible(attributes: dict[str, str]) -> bool:
     return len(set(colours)) == len(colours) and not (spins and SHAPES[attributes["shape"]].symmetry == inf)
 
 
+def possible(kind: str, attributes: dict[str, str]) -> bool:
+    pair = {"relation", "other_shape", "other_colour"}
+    whole = not pair & attributes.keys() or pair <= attributes.keys()
+    moves = (attributes["motion"], attributes.get("way", "")) in (CROWDED_MOTIONS if "relation" in attributes else MOTIONS)
+    return whole and moves and visible(attributes)
+
+
 def shown(clip: Description, asked: Description) -> bool:
     """As `description.shows`; what is asked for may be the shape that stands still, too."""
     if shows(clip, asked):
@@ -236,4 +243,4 @@ def _draw(shape: str, paths: Sequence[Path], height: int, width: int, device: to
     return canvas.cover(SHAPES[shape].distance(x, y) * size, canvas.pixel(height, width))
 
 
-GROUP = Group(("shapes",), sample, render, caption, parse, shown)
+GROUP = Group(("shapes",), sample, render, caption, parse, shown, possible)

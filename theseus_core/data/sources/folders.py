@@ -75,7 +75,11 @@ def prefixes(sources: Sequence[Path]) -> list[str]:
     """What tells the sources apart in the names: nothing for one, their own names for several, with a number if need be."""
     if len(sources) == 1:
         return [""]
-    names = [Path(os.path.abspath(source)).name if source.is_dir() else "" for source in sources]
+    files = Counter(source.name for source in sources if not source.is_dir())
+    names = []  # those of folders, and of the folders of files that are called alike
+    for source in sources:
+        place = Path(os.path.abspath(source))
+        names.append(place.name if source.is_dir() else place.parent.name if files[source.name] > 1 else "")
     many, used = Counter(names), Counter[str]()
     prefixes = []
     for name in names:

@@ -72,12 +72,17 @@ def find(place: Path, settings: PrepSettings, leave_out: Path) -> tuple[list[Fou
 def _read(table: Path, template: str) -> Iterator[Row]:
     """A row per segment: the name of its file without the ending, its caption ("" without a label), its split."""
     reader = csv.DictReader(read_text(table, "annotation").split("\n"))
-    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-    for cells in reader:
+    try:
+        reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+        lines = [(reader.line_num, cells) for cells in reader]
+    except csv.Error as error:
+        message = f"malformed ({error}), line {reader.reader.line_num} of: {table}"
+        raise TheseusError(message, hint='a quote inside "quotes" is doubled') from error
+    for number, cells in lines:
         try:
             start, end = (int(float(cells[name])) for name in COLUMNS[1:])
         except (TypeError, ValueError) as error:
-            message = f"no seconds in time_start and time_end, line {reader.line_num} of: {table}"
+            message = f"no seconds in time_start and time_end, line {number} of: {table}"
             raise TheseusError(message, hint="a line looks like: juggling soccer ball,-0WZfAv1wvM,10,20,train") from error
         label = (cells.get("label") or "").strip()
         caption = phrases.kinetics_caption(label, template) if label else ""

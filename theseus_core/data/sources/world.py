@@ -63,7 +63,9 @@ class World:
     def describe(self, number: int) -> Description:
         seed = self._seed(number)
         asked = self.often if self.often and number % 2 else self.only
-        return world.sample(seed, Random(f"kinds {seed}").choice(self.kinds), self.never, asked)
+        named = {one.kind for one in asked}
+        groups = [kinds for kinds in self.kinds if not asked or named.intersection(kinds)] or self.kinds
+        return world.sample(seed, Random(f"kinds {seed}").choice(groups), self.never, asked)
 
     def caption(self, number: int) -> str:
         return world.caption(self.describe(number), self._seed(number))
