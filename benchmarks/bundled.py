@@ -41,14 +41,19 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {
-    "scenes": Recipe("scenes", len(SCENES), (("runs/scenes", "scenes", ()), ("runs/transformer", "scenes-last", ()))),
+    "scenes": Recipe(
+        "scenes",
+        len(SCENES),
+        (("runs/scenes", "scenes", ()), ("runs/last", "scenes-last", ()), ("runs/transformer", "scenes-hardest", ())),
+    ),
     "shapes": Recipe(
         "two-sprites",
         40,
         (
             ("runs/words", "two-sprites", ("--steps", "1")),  # the vocabulary of all that will be said, which stays
             ("runs/turning", "turning", ()),
-            ("runs/transformer", "two-sprites", ()),
+            ("runs/pairs", "two-sprites", ()),
+            ("runs/transformer", "two-sprites-last", ()),
         ),
     ),
 }

@@ -61,7 +61,7 @@ PresetOption = Annotated[
     typer.Option(
         "--preset",
         help="debug, tiny, small, base; ten-clips; of the world scenes, world, shapes, sprites, two-sprites, codes, shapes-codes; "
-        "of transformers turning, scenes-last, ddpm-shapes, ddpm-sprites, ddpm-turning too.",
+        "of transformers turning, two-sprites-last, scenes-last, scenes-hardest, ddpm-shapes, ddpm-sprites, ddpm-turning too.",
         rich_help_panel=RUN,
     ),
 ]
