@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -47,9 +48,17 @@ def theseus(output: Path, *words: str) -> tuple[float, str]:
     """Run a command in the folder `output`: the minutes that it took, and its stdout."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "theseus_cli.main", *words]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is stopped here stops what it started
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=output, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    return (time.perf_counter() - start) / 60, done.stdout
+    with subprocess.Popen(command, cwd=output, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            said = child.communicate()[0]
+        except BaseException:
+            child.terminate()
+            raise
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, command)
+    return (time.perf_counter() - start) / 60, said
 
 
 def score(output: Path, road: Road, steps: int) -> dict[str, float]:

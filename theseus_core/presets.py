@@ -300,7 +300,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             ON_SPRITES,
             {
                 "model": FREQUENCIES,
-                "sampling": {"guidance_scale": 2.0},
+                "sampling": {"guidance_scale": 1.75},
                 "world": {**MOVING, "clips": 12_000, "often": TURNING},
                 "train": {"steps": 3000, "lr": 2e-3, "warmup": 50, "schedule": "constant-linear", "decay": 0.3},
             },
@@ -310,7 +310,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             ON_SPRITES,
             {
                 "model": FREQUENCIES,
-                "sampling": {"guidance_scale": 2.0},
+                "sampling": {"guidance_scale": 1.75},
                 "world": {**MOVING, "clips": 12_000, "seed": 1, "often": LEFT_BEHIND},
                 "train": {"steps": 3000, "lr": 2e-3, "warmup": 50, "schedule": "constant-linear", "decay": 0.6},
             },
