@@ -375,5 +375,5 @@ def test_what_does_not_fit_together_is_refused_beforehand() -> None:
     ):
         with pytest.raises(TheseusError, match=named):
             configure("generators", "dit", "debug", changes)
-    with pytest.raises(TheseusError, match="multiple of heads = 3"):
+    with pytest.raises(TheseusError, match="heads: must divide width, 32: 3"):
         configure("text", "builtin", "debug", {"heads": 3})

@@ -155,7 +155,7 @@ def test_a_seed_is_a_clip_of_its_own_whatever_the_batch(here: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sampling": {"guidance_scale": 3.0}}, "gan knows no guidance, and it cannot be: 3"),
+        ({"sampling": {"guidance_scale": 3.0}}, "the generator knows no guidance, and it cannot be: 3"),
         ({"model": {"latent_width": 32}}, "model.latent_width is set by what feeds the generator, 16, and cannot be: 32"),
         ({"model": {"judge_patch": 3}}, "multiples of 6, not: 16x16"),
         ({"train": {"compile": True}}, "cannot derive this model's penalties: compile"),

@@ -20,7 +20,8 @@ from typing import Any, Literal
 from zlib import crc32
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -70,14 +71,12 @@ class Config(BaseConfig):
         2000, ge=0, description="steps in which the discriminator learns from real clips and captions alone, before the two begin"
     )
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Config:
-        if self.style_width % self.words:
-            raise ValueError(f"style_width must be a multiple of words = {self.words}, got {self.style_width}")
-        if self.latent_height % self.judge_patch or self.latent_width % self.judge_patch:
-            size = f"{self.latent_width}x{self.latent_height}"
-            raise ValueError(f"judge_patch must divide what the discriminator reads, {size}, got {self.judge_patch}")
-        return self
+    @field_validator("words")
+    @classmethod
+    def _words_divide(cls, words: int, info: ValidationInfo) -> int:
+        if info.data.get("style_width", 0) % words:
+            raise PydanticCustomError("uneven", "must divide style_width, {width}", {"width": info.data["style_width"]})
+        return words
 
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -351,6 +350,12 @@ class Model(Generator):
         super().__init__()
         self.config = config
         self.consumes = config.consumes
+        if config.judge_patch > min(config.latent_height, config.latent_width):
+            there = f"{config.latent_width}x{config.latent_height}"
+            hint = "model.judge_patch=1, or the preset of this family for latents: model_preset=latents"
+            raise TheseusError(
+                f"the discriminator reads squares larger than the {there} that there are: {config.judge_patch}", hint=hint
+            )
         self.patch = lcm(config.paints, config.judge_patch)
         extent = config.latent_height * config.latent_width
         self.generator = Painting(config) if extent > 1 else Series(config)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,11 +35,12 @@ class Config(BaseConfig):
         description="its learning rate in units of the generator's: with a high one it unlearns words before they are of any use",
     )
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Config:
-        if self.width % self.heads:
-            raise ValueError(f"width must be a multiple of heads = {self.heads}, got {self.width}")
-        return self
+    @field_validator("heads")
+    @classmethod
+    def _heads_divide(cls, heads: int, info: ValidationInfo) -> int:
+        if info.data.get("width", 0) % heads:
+            raise PydanticCustomError("uneven", "must divide width, {width}", {"width": info.data["width"]})
+        return heads
 
 
 PRESETS: dict[str, dict[str, object]] = {
