@@ -121,6 +121,16 @@ ON_SPRITES: Tree = {
     "train": {**PROLONGED, "batch_size": 64, "lr": 3e-3, "steps": 4000},
 }
 
+PAIRS: Tree = merge(
+    ON_SPRITES,
+    {
+        "model": FREQUENCIES,
+        "sampling": {"guidance_scale": 1.75},
+        "world": {**MOVING, "clips": 12_000},
+        "train": {"steps": 3000, "lr": 2e-3, "warmup": 50, "schedule": "constant-linear"},
+    },
+)
+
 ON_SCENES: Tree = merge(
     ON_SPRITES,
     {
@@ -296,25 +306,9 @@ PRESETS: dict[str, dict[str, Tree]] = {
         },
         # On what the vae's presets of these names give.
         "sprites": {**ON_SPRITES, "model": FREQUENCIES, "world": {**MOVING, "objects": 1}},
-        "two-sprites": merge(
-            ON_SPRITES,
-            {
-                "model": FREQUENCIES,
-                "sampling": {"guidance_scale": 1.75},
-                "world": {**MOVING, "clips": 12_000, "often": TURNING},
-                "train": {"steps": 3000, "lr": 2e-3, "warmup": 50, "schedule": "constant-linear", "decay": 0.3},
-            },
-        ),
+        "two-sprites": merge(PAIRS, {"world": {"often": TURNING}, "train": {"decay": 0.3}}),
         # Goes on from what `two-sprites` gives.
-        "two-sprites-last": merge(
-            ON_SPRITES,
-            {
-                "model": FREQUENCIES,
-                "sampling": {"guidance_scale": 1.75},
-                "world": {**MOVING, "clips": 12_000, "seed": 1, "often": LEFT_BEHIND},
-                "train": {"steps": 3000, "lr": 2e-3, "warmup": 50, "schedule": "constant-linear", "decay": 0.6},
-            },
-        ),
+        "two-sprites-last": merge(PAIRS, {"world": {"seed": 1, "often": LEFT_BEHIND}, "train": {"decay": 0.6}}),
         # What comes before both, or which way round things go is never learned: see docs/dit.md.
         "turning": merge(ON_SPRITES, {"model": FREQUENCIES, **TURNING_FIRST}),
         # A token is a sixteenth of the frame, in all 17 of them, which is more numbers than the network is wide: it gives the clean
