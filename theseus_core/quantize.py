@@ -82,11 +82,11 @@ def linear_places(module: nn.Module) -> list[tuple[nn.Module, str]]:
         (parent, name)
         for parent in module.modules()
         for name, child in parent.named_children()
-        if (type(child) is nn.Linear or is_transposed(child)) and name not in kept  # of a subclass others may read the weights
+        if (type(child) is nn.Linear or _is_transposed(child)) and name not in kept  # of a subclass others may read the weights
     ]
 
 
-def is_transposed(layer: nn.Module) -> bool:
+def _is_transposed(layer: nn.Module) -> bool:
     """Whether this is GPT-2's linear layer, whose weight is (in, out): known by name, for transformers takes seconds to import."""
     return type(layer).__name__ == "Conv1D" and type(layer).__module__.startswith("transformers.")
 
@@ -143,7 +143,7 @@ class Int8Linear(nn.Module):
 
 def _quantized(linear: nn.Linear, mode: str, compute_dtype: torch.dtype, device: torch.device) -> nn.Module:
     """The same layer, on the device, in fewer bits."""
-    if is_transposed(linear):
+    if _is_transposed(linear):
         linear = _turned(linear)
     if mode == "int8" and device.type == "cpu":
         return Int8Linear(linear).eval()

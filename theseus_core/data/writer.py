@@ -180,7 +180,7 @@ def write_dataset(output: str | Path, clips: Iterable[Clip], settings: Tree, chu
         settings: what they were made with, for dataset.json.
 
     Raises:
-        TheseusError: there is a dataset already, there are no clips, or the disk cannot be written.
+        TheseusError: see `check_new`; there are no clips, or the disk cannot be written.
     """
     output = Path(output)
     with writing(output):

@@ -63,7 +63,7 @@ def sample(
     """A random clip, a function of the arguments alone.
 
     Args:
-        kinds: what to choose from, each kind as often as any other.
+        kinds: what to choose from, each kind as often as any other; where `only` is given, of those that it names.
         hold_out: no clip that shows one of these is ever drawn.
         only: where there are any, every clip shows one of these.
 

@@ -78,6 +78,7 @@ def sample(kind: str, random: Random) -> dict[str, str]:
 
 
 def possible(kind: str, attributes: dict[str, str]) -> bool:
+    """Whether these are all the attributes of a scene, each with a value that it may have."""
     options = SCENES[kind].options
     return attributes.keys() == options.keys() and all(value in options[name] for name, value in attributes.items())
 

@@ -108,6 +108,7 @@ def visible(attributes: dict[str, str]) -> bool:
 
 
 def possible(kind: str, attributes: dict[str, str]) -> bool:
+    """Whether these are all the attributes of a clip, and fit together."""
     pair = {"relation", "other_shape", "other_colour"}
     whole = not pair & attributes.keys() or pair <= attributes.keys()
     moves = (attributes["motion"], attributes.get("way", "")) in (CROWDED_MOTIONS if "relation" in attributes else MOTIONS)
