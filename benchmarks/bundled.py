@@ -18,6 +18,7 @@ from benchmarks import machine
 from benchmarks.from_scratch import ROOT, theseus
 from theseus_core.files import read_json, replacing
 from theseus_core.model_folder import read_knows, vocabulary
+from theseus_core.presets import LEFT_BEHIND, SHAPES
 from theseus_core.render.sheets import contact_sheet
 from theseus_core.render.video import read
 from theseus_core.train.journal import read_journal
@@ -40,11 +41,40 @@ class Recipe(NamedTuple):
     stages: tuple[tuple[str, str, tuple[str, ...]], ...]
 
 
+def again(seed: int, steps: int, often: list[str], *more: str) -> tuple[str, ...]:
+    """Flags of a stage that goes over it once more: other clips, and what was still wrong in every other one of them."""
+    settings = [f"world.seed={seed}", f"world.often=[{', '.join(often)}]", *more]
+    return ("--steps", str(steps), *(word for setting in settings for word in ("--set", setting)))
+
+
+SHAPES_AGAIN = [
+    *(text for text in LEFT_BEHIND if "spinning" in text),
+    *(f"{shape} moving left" for shape in SHAPES),
+    *(f"{colour} {shape}" for shape in SHAPES for colour in ("black", "white")),
+]
+SMALL_THINGS = [
+    *("pendulum", "bouncing ball", "rain", "snow", "falling leaves", "windmill", "hot-air balloon", "drifting clouds"),
+]
+FORGOTTEN = [
+    *("shooting star", "flower opening", "campfire", "drifting clouds", "lighthouse", "smoke from a chimney", "windmill"),
+    *("sunrise", "sunset", "river"),
+]
+
 RECIPES = {
     "scenes": Recipe(
         "scenes",
         len(SCENES),
-        (("runs/scenes", "scenes", ()), ("runs/last", "scenes-last", ()), ("runs/transformer", "scenes-hardest", ())),
+        (
+            ("runs/scenes", "scenes", ()),
+            ("runs/last", "scenes-last", ()),
+            ("runs/hardest", "scenes-hardest", ()),
+            ("runs/things", "scenes-hardest", again(5, 2400, SMALL_THINGS)),
+            (
+                "runs/transformer",
+                "scenes-hardest",
+                again(6, 620, FORGOTTEN, "world.clips=5120", "train.lr=1.5e-3", "train.decay=0.8"),
+            ),
+        ),
     ),
     "shapes": Recipe(
         "two-sprites",
@@ -53,7 +83,8 @@ RECIPES = {
             ("runs/words", "two-sprites", ("--steps", "1")),  # the vocabulary of all that will be said, which stays
             ("runs/turning", "turning", ()),
             ("runs/pairs", "two-sprites", ()),
-            ("runs/transformer", "two-sprites-last", ()),
+            ("runs/last", "two-sprites-last", ()),
+            ("runs/transformer", "two-sprites-last", again(2, 2400, SHAPES_AGAIN, "train.decay=0.7")),
         ),
     ),
 }
@@ -122,7 +153,8 @@ it does not know.
 
 Drawn clips with captions from a grammar; no file, no download, no one's work.
 {held_out(made["world"])}
-`python -m benchmarks.bundled {name}` makes it again from nothing, with the preset `{recipe.preset}` for the autoencoder, and then:
+`python -m benchmarks.bundled {name}` makes one like it from nothing, with the preset `{recipe.preset}` for the autoencoder,
+and then:
 
 {stages(output, recipe)}
 Training took {cost["vae"]:.0f} minutes for the autoencoder and {cost["transformer"]:.0f} for the transformer ({on["device"]},

@@ -20,7 +20,7 @@ from benchmarks.machine import wait_for
 from theseus_core.losses import psnr
 from theseus_core.pipeline import TextToVideo
 
-PROMPTS = ["a red circle moves right", "a blue square moves up-left", "a waterfall in a forest", "a fire burns at night"]
+PROMPTS = ["a waterfall in a forest", "waves on the ocean", "a fire burns at night", "a pink hot-air balloon"]
 
 
 @dataclass

@@ -209,3 +209,15 @@ def test_differences_can_be_exported_in_another_size_and_fetched(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert sorted(path.name for path in find_model("someone/differences").iterdir()) == needed
+
+
+def test_no_model_that_another_stands_on_is_overwritten(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "base", tmp_path / "first/model")
+    short = {"steps": 1, "batch_size": 1}
+    first = settings(place, init=str(tmp_path / "first"), lora=2, train=short)
+    train_generator(first, place / "dataset", None, tmp_path / "second")
+    onto = settings(place, init=str(tmp_path / "second"), lora=2, train=short)
+    (tmp_path / "first/metrics.jsonl").touch()  # as the run that made it
+    with pytest.raises(TheseusError, match="the model that training begins with would be overwritten"):
+        train_generator(onto, place / "dataset", None, tmp_path / "first", resume=False)
+    load_model(find_model(str(tmp_path / "second")))

@@ -176,6 +176,9 @@ def test_of_frames_with_nothing_on_them_nothing_is_learned() -> None:
     model = build("tokenizers", "sprites", "debug")
     terms = model(Batch(video=torch.zeros(1, 3, 2, 32, 32)))
     terms["loss"].backward()
+    shown = torch.zeros(1, 3, 2, 32, 32)
+    shown[..., 8:20, 8:20] = 0.9
+    assert terms.keys() == model(Batch(video=shown)).keys()  # or batches of both could not be averaged
     assert float(terms["loss"].detach()) == 0 and all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 

@@ -235,7 +235,38 @@ def test_what_cannot_be_trained_is_said_before_it_is(trained: Path, dataset: Dat
         train_generator(run, dataset.path, trained / "vae", tmp_path / "run")
     with pytest.raises(TheseusError, match=r"unknown key: model\.widht"):
         train_tokenizer(configure_run("vae", "debug", {"model": {"widht": 3}}), dataset.path, tmp_path / "run")
+    run = configure_run("transformer", "debug", {"frames": 9, "model": {"patch_frames": 2}})
+    with pytest.raises(TheseusError, match="trained on 2 latent frames at once, and there are 3: frames 9") as caught:
+        train_generator(run, dataset.path, trained / "vae", tmp_path / "run")
+    assert caught.value.hint == "frames=5 or 13 would do"
     assert not (tmp_path / "run").exists()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/my.txt").touch()
+    with pytest.raises(TheseusError, match="not a run folder"):
+        train_generator(configure_run("transformer", "debug"), Path("world"), trained / "vae", tmp_path / "foreign")
+    assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["my.txt"]
+
+
+def test_an_evaluation_may_come_before_the_first_line_of_the_journal(dataset: Dataset, tmp_path: Path) -> None:
+    run = configure_run("vae", "debug", {"train": {"steps": 2, "evaluate_every": 1, "log_every": 1000}})
+    train_tokenizer(run, dataset.path, tmp_path / "run")
+    assert (tmp_path / "run/curves.png").exists()
+
+
+def test_samples_of_an_odd_size_are_no_mp4(tmp_path: Path) -> None:
+    pixels = np.full((5, 33, 33, 3), 40, np.uint8)
+    for t in range(5):
+        pixels[t, 8:20, t : t + 12] = 220
+    odd = write_dataset(tmp_path / "odd", [Clip(pixels, 8.0, "a white square")] * 2, {"size": [33, 33]})
+    run = configure_run("vae", "debug", {"family": "sprites", "train": {"steps": 1, "evaluate_every": 1}})
+    train_tokenizer(run, odd.path, tmp_path / "run")
+    assert (tmp_path / "run/samples/step-000001/0000.webm").exists() and (tmp_path / "run/model").exists()
+
+
+def test_what_a_preset_says_of_the_text_is_not_for_another_encoder() -> None:
+    assert configure_run("transformer", "sprites").text == {"max_tokens": 24, "lr_ratio": 0.1}
+    another = configure_run("transformer", "sprites", {"text_family": "hub", "text_preset": "clip"}, {"text": {"max_tokens": 9}})
+    assert (another.text, another.text_preset) == ({"max_tokens": 9}, "clip")
 
 
 def test_single_frames_can_be_trained_on(dataset: Dataset, tmp_path: Path) -> None:

@@ -107,6 +107,13 @@ class Trainable(nn.Module, ABC):
         """The phases of the coming step; all of them, unless a family begins with fewer."""
         return self.phases
 
+    def check_steps(self, steps: int) -> None:
+        """Refuse a training of so few steps that a phase would never be due.
+
+        Raises:
+            TheseusError: saying how many would do.
+        """
+
     def lr_ratio(self, name: str) -> float:
         """The learning rate of the parameter of this name, in units of the training's."""
         return 1.0
@@ -370,6 +377,9 @@ class Conditioned(Trainable):
 
     def phases_due(self) -> Sequence[str]:
         return self.generator.phases_due()
+
+    def check_steps(self, steps: int) -> None:
+        self.generator.check_steps(steps)
 
     def lr_ratio(self, name: str) -> float:
         return self.text_encoder.lr_ratio if name.startswith("text_encoder.") else self.generator.lr_ratio(name)

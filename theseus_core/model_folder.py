@@ -286,6 +286,18 @@ def base_folder(folder: Path) -> Path:
     return found
 
 
+def stands_on(folder: Path) -> list[Path]:
+    """A model's folder, and where it holds differences alone those of the models that they are to, one to the other.
+
+    Raises:
+        TheseusError: see `base_folder`.
+    """
+    folders = [folder]
+    while is_adapted(folders[-1]):
+        folders.append(base_folder(folders[-1]))
+    return folders
+
+
 def load_tokenizer(path: str | Path) -> VideoTokenizer:
     """The tokenizer of a run or of a model folder, in evaluation mode, on the CPU."""
     folder = find_model(path, "tokenizer")

@@ -225,7 +225,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         # One moving shape as some thirty numbers a frame; and two, of which one stands still.
         "sprites": {**SPRITES, "model": {"things": 1}, "world": {**MOVING, "objects": 1}},
         "two-sprites": {**SPRITES, "world": MOVING},
-        # Scenes as 256 numbers a frame, of which 128 are enough for the judge to know nearly all of them again. Whole clips, for
+        # Scenes as 32 numbers of each of 16 cells a frame. Whole clips, for
         # what they end with is not what they begin with.
         "scenes": {
             "family": "eigenframes",
@@ -420,7 +420,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "model_preset": "128",
             "text": {"max_tokens": 24},
             "hold_out": 0.005,
-            "world": {**ONE_SHAPE, "hold_out": ["circle moving up-right"], "height": 128, "width": 128},
+            "world": {**ONE_SHAPE, "hold_out": ["circle moving up-right"], "clips": 40_000, "height": 128, "width": 128},
             "prompts": 16,
             "train": GAN,
         },

@@ -146,4 +146,6 @@ def test_mistakes_are_said_before_any_work(theseus: Theseus, there: Path, argume
 def test_labels_are_as_short_as_can_be() -> None:
     assert _short([("home", "runs", "dit"), ("home", "runs", "gan")]) == ["dit", "gan"]
     assert _short([("a", "runs", "dit"), ("b", "runs", "dit"), ("world",)]) == ["a-runs-dit", "b-runs-dit", "world"]
-    assert _short([("a", "b-c"), ("a-b", "c"), ("x", "c")]) == ["1-a-b-c", "2-a-b-c", "3-x-c"]
+    assert _short([("a", "b-c"), ("a-b", "c"), ("x", "c")]) == ["b-c", "a-b-c", "x-c"]
+    assert _short([("home", "dit"), ("home", "gan"), ("old", "gan")]) == ["dit", "home-gan", "old-gan"]
+    assert _short([("a", "b-c"), ("a-b", "c"), ("x", "b-c"), ("x", "c")]) == ["1-a-b-c", "2-a-b-c", "3-x-b-c", "4-x-c"]

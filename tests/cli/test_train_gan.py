@@ -171,3 +171,29 @@ def test_it_takes_no_tokenizer(theseus: Theseus, trained: Path, monkeypatch: pyt
     monkeypatch.chdir(trained)
     result = theseus("train", "transformer", "--family", "gan", "--preset", "debug", "--vae", "runs/vae", "-o", "other")
     assert result.code == 1 and "gan makes pixels, and takes no tokenizer: --vae runs/vae" in result.err
+
+
+def test_so_few_steps_that_only_the_discriminator_would_learn(
+    theseus: Theseus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--data", "world", "--preset", "debug", "--set=world.clips=3", "--set=model.reading=9"]
+    refused = theseus("train", "gan", *small, "--steps", "9")
+    assert refused.code == 1 and "the generator would learn nothing: --steps 9" in refused.err
+    assert not Path("runs/gan/metrics.jsonl").exists()
+
+
+def test_what_a_model_cannot_go_on_with_is_said(here: Path, trained: Path) -> None:
+    begun = {"init": "runs/gan", "prompts": 1, "train": SHORT}
+    with pytest.raises(TheseusError, match="train transformer cannot go on with a model of the family gan: runs/gan") as error:
+        configure_run("transformer", "small", begun)
+    assert error.value.hint == "theseus train gan --set init=runs/gan"
+    with pytest.raises(TheseusError, match="train gan cannot go on with a model of the family dit: shapes"):
+        configure_run("gan", "debug", {"init": "shapes"})
+    larger = [Clip(np.full((6, 32, 32, 3), 40 * i, np.uint8), 8.0, "a red square") for i in range(4)]
+    write_dataset(here / "larger", larger, {"size": [32, 32]})
+    with pytest.raises(TheseusError, match=r"makes \d+ frames of 16x16 and no others, and cannot go on with \d+ of 32x32"):
+        train_generator(configure_run("gan", "debug", begun), here / "larger", None, here / "runs/on")
+    run = configure_run("gan", "debug", begun, {"frames": 2})
+    with pytest.raises(TheseusError, match="cannot go on with 2 of 16x16"):
+        train_generator(run, trained / "dataset", None, here / "runs/on")

@@ -133,3 +133,17 @@ def test_from_the_command_line(server: Server, tmp_path: Path, monkeypatch: pyte
     assert "2 could not be fetched this time" in said
     assert "missing 5" in said
     assert "3 clips, 12 frames" in said
+
+
+def test_only_the_files_that_a_limit_draws_are_fetched(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from theseus_cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+    names = [*NAMES[:3], *(f"{letter}.gif" for letter in "defghi")]
+    Path("tgif.tsv").write_text("".join(f"{server.url}/{name}\ta caption of {name}\n" for name in names))
+    words = "prep tgif.tsv --download --limit 4 --seed 3 --size 16 --min-frames 3 --max-frames 9 --workers 1"
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == 0, result.output
+    assert sum(server.asked.values()) == len(server.asked) == 4
+    assert "4 of 4 GIFs downloaded" in " ".join(result.stderr.split())
+    assert Path("dataset/rejected.jsonl").read_text().count("missing") == 0

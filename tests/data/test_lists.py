@@ -55,12 +55,33 @@ def test_a_json_list(tmp_path: Path) -> None:
         "clips/1.gif": (("one", "two"), None),
         "clips/2.gif": (("a cat", "the cat"), "test"),
     }
-    assert list(rejected) == ["9.gif"]
-    assert rejected["9.gif"].startswith("missing: not in ")
+    assert list(rejected) == ["clips/9.gif"]
+    assert rejected["clips/9.gif"].startswith("missing: not in ")
     entries[0]["split"] = "dev"
     table.write_text(json.dumps(entries))
     with pytest.raises(TheseusError, match=r"no such split in .*list.json: dev"):
         run(table)
+
+
+def test_files_of_one_name_in_several_folders(tmp_path: Path) -> None:
+    """A row whose file is missing does not give its caption and its split to the file of that name in another folder."""
+    for number, folder in enumerate(("cats", "birds")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.gif").write_bytes(moving_gif(4, number))
+    table = tmp_path / "list.csv"
+    table.write_text("path,caption,split\ncats/1.gif,a cat,train\nbirds/1.gif,a bird,val\ndogs/1.gif,a dog,test\n")
+    _, dataset, rejected = run(table)
+    assert {name: (record.captions, record.split) for name, record in by_name(dataset).items()} == {
+        "cats/1.gif": (("a cat",), "train"),
+        "birds/1.gif": (("a bird",), "val"),
+    }
+    assert list(rejected) == ["dogs/1.gif"]
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits/train.txt").write_text("birds/1.gif\n")
+    (tmp_path / "splits/test.txt").write_text("./cats/1.gif\n")
+    summary, dataset, _ = run(table)
+    assert {name: record.split for name, record in by_name(dataset).items()} == {"cats/1.gif": "test", "birds/1.gif": "train"}
+    assert not any("two lists" in note for note in summary.notes)
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.tsv", "list.jsonl"])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from prep_clips import Picture, gif, moving_gif, moving_pictures, video
 
-from theseus_core.data import pool
+from theseus_core.data import ledger, pool
 from theseus_core.data import prepare as prepare_module
 from theseus_core.data.filters import PrepSettings
 from theseus_core.data.ledger import Ledger, open_journal
@@ -190,6 +190,31 @@ def test_killed_at_the_worst_moments_too(mixed: Path, reference: Path, tmp_path:
     assert process.wait() == -signal.SIGKILL, process.stderr and process.stderr.read()
     run(mixed, tmp_path / "dataset", workers=1, draw_sheet=contact_sheet)
     assert tree(tmp_path / "dataset") == tree(reference)
+
+
+def test_an_interrupt_while_the_journal_is_written_counts_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = good_files(tmp_path / "in", 4)
+    for number in range(4):
+        (source / f"{number}.txt").write_text(f"caption {number}")
+    run(source, tmp_path / "whole", workers=1)
+    fsync, journals = os.fsync, 0
+
+    def interrupted(file: int) -> None:
+        nonlocal journals
+        fsync(file)
+        if os.path.realpath(f"/proc/self/fd/{file}").endswith("journal.jsonl"):
+            journals += 1
+            if journals == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(ledger, "SYNC_SECONDS", 0)
+    monkeypatch.setattr(ledger.os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare([source], tmp_path / "out", SETTINGS, workers=1)
+    monkeypatch.undo()
+    assert journals >= 2
+    run(source, tmp_path / "out", workers=1)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ LABELS = ("normal", "nsfw", "gore")
         ("a näked man", "naked"),
         ("ｎｕｄｅ people", "nude"),
         ("a topless-woman dances", "topless"),
+        ("nude_woman, sitting", "nude"),
         ("she does a strip\ttease", "strip\ttease"),
         ("pornographic scene", "pornographic"),
         ("he is naked to the naked eye", "naked"),

@@ -17,7 +17,7 @@ from train_toys import Clips, Ranks, make, settings
 
 from theseus_core.contracts import Batch
 from theseus_core.data.clip import Clip
-from theseus_core.data.loader import ReplicaDraw
+from theseus_core.data.loader import ReplicaDraw, VideoSource
 from theseus_core.data.shards import Dataset
 from theseus_core.data.writer import write_dataset
 from theseus_core.errors import TheseusError
@@ -202,3 +202,14 @@ def test_what_goes_wrong_in_a_process_is_said() -> None:
     with pytest.raises(TheseusError, match="a replica was killed: SIGKILL"):
         in_processes(2, rank_of, "die")
     assert "RANK" not in os.environ
+
+
+def test_other_chunks_are_another_dataset(tmp_path: Path) -> None:
+    clips = [Clip(np.full((4, 8, 8, 3), 20 * i, np.uint8), 8.0, "a wall") for i in range(12)]
+    found = set()
+    for size in (6, 3):
+        dataset = write_dataset(tmp_path / str(size), clips, {"size": [8, 8]}, chunk_size=size)
+        draw = draw_of(dataset, range(12), TrainConfig.model_validate({"batch_size": 4, **WISHES}))
+        assert isinstance(draw, ReplicaDraw)
+        found.add(VideoSource(dataset, draw, 4).fingerprint)
+    assert len(found) == 2

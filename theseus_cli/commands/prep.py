@@ -254,6 +254,7 @@ def _prepare(source: list[Path], output: Path, tree: dict[str, Any], workers: in
 def _download(source: list[Path], settings: PrepSettings) -> None:
     from theseus_core.data.download import DROPPED
     from theseus_core.data.download import download as fetch
+    from theseus_core.data.prepare import limited
     from theseus_core.data.sources import tgif
     from theseus_core.data.sources.gather import recognise
 
@@ -263,9 +264,14 @@ def _download(source: list[Path], settings: PrepSettings) -> None:
             raise TheseusError(
                 f"--download fetches the GIFs of a TGIF table, not: {table}", hint="a line is a URL, a tab, a sentence"
             )
+    links = [tgif.links(table) for table in source]
+    chosen, before = limited(sum(map(len, links)), settings), 0
+    for table, urls in zip(source, links, strict=True):
+        wanted = {name: url for place, (name, url) in enumerate(urls.items(), before) if place in chosen}
+        before += len(urls)
         folder = tgif.gif_folder(table, settings)
         with console.progress("downloading") as advance:
-            done = fetch(tgif.links(table), folder, progress=advance)
+            done = fetch(wanted, folder, progress=advance)
         console.say(f"{done.fetched:,} of {done.wanted:,} GIFs downloaded, {done.there:,} were there: {folder}")
         if done.dropped:
             reasons = ", ".join(f"{reason} ({count:,})" for reason, count in done.dropped.items())

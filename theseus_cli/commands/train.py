@@ -60,8 +60,8 @@ PresetOption = Annotated[
     str,
     typer.Option(
         "--preset",
-        help="debug, tiny, small, base; ten-clips; of the world scenes, world, shapes, sprites, two-sprites, codes, shapes-codes; "
-        "of transformers turning, two-sprites-last, scenes-last, scenes-hardest, ddpm-shapes, ddpm-sprites, ddpm-turning too.",
+        help="debug, tiny, small, base; ten-clips; codes; of the world scenes, world, shapes, sprites, two-sprites, shapes-codes; "
+        "of transformers alone turning, ...-last, scenes-hardest, ddpm-shapes, ddpm-sprites, ddpm-turning.",
         rich_help_panel=RUN,
     ),
 ]
@@ -119,7 +119,10 @@ def vae(
     data: DataOption = Path("dataset"),
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.", rich_help_panel=RUN)] = Path("runs/vae"),
     family: Annotated[
-        str | None, typer.Option("--family", help="causal_vae; vqvae: codes; sprites: flat moving shapes.", rich_help_panel=RUN)
+        str | None,
+        typer.Option(
+            "--family", help="causal_vae; vqvae: codes; sprites: flat shapes; eigenframes: clips alike.", rich_help_panel=RUN
+        ),
     ] = None,
     preset: PresetOption = "small",
     config: ConfigOption = None,

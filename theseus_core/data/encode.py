@@ -89,10 +89,11 @@ class LatentCache:
         return self.folder / f"{number:05d}.safetensors"
 
     def _encode(self, device: torch.device, dtype: torch.dtype, progress: Progress | None) -> None:
-        tokenizer = self.tokenizer.to(device).eval()
+        tokenizer = self.tokenizer.eval()
         total = -(-len(self.dataset) // CLIPS_PER_FILE)
         for number in range(total):
             if not self._path(number).exists():
+                tokenizer.to(device)  # not before there is something to do
                 begin = number * CLIPS_PER_FILE
                 clips = range(begin, min(begin + CLIPS_PER_FILE, len(self.dataset)))
                 with torch.no_grad(), autocast(device, dtype), ahead(self.dataset.read, clips, 2 * READERS, READERS) as read:
@@ -182,12 +183,13 @@ class CaptionCache:
         return self.folder / f"{number:05d}.safetensors"
 
     def _encode(self, device: torch.device, dtype: torch.dtype, progress: Progress | None) -> None:
-        encoder = self.encoder.to(device).eval()
+        encoder = self.encoder.eval()
         captions = list(self.numbers)
         total = -(-len(captions) // CAPTIONS_PER_FILE)
         for number in range(total):
             if not self._path(number).exists():
                 some = captions[number * CAPTIONS_PER_FILE :][:CAPTIONS_PER_FILE]
+                encoder.to(device)
                 with torch.no_grad(), autocast(device, dtype):
                     _write(_embedded(encoder, some), self._path(number))
             if progress is not None:
@@ -243,7 +245,7 @@ class LatentSource:
         caption_dropout: float,
     ) -> None:
         self.latents, self.draw, self.words, self.caption_dropout = latents, draw, words, caption_dropout
-        self.fingerprint = digest(latents.fingerprint, draw.seed, draw.clips, words_fingerprint, caption_dropout)
+        self.fingerprint = digest(latents.fingerprint, *draw.decided_by, words_fingerprint, caption_dropout)
 
     def batch(self, step: int, micro: int, rank: int, world: int) -> Batch:
         """Latents (B, Z, t, h, w) and text."""

@@ -166,10 +166,10 @@ class Ledger(AbstractContextManager["Ledger"]):
     def _write(self) -> None:
         assert self._chunks is not None
         self._chunks.sync()
-        self._journal.write("".join(line + "\n" for line in self._unwritten).encode())
+        lines, self._unwritten = self._unwritten, []  # first of all: interrupted from here on, nothing is written twice
+        self._journal.write("".join(line + "\n" for line in lines).encode())
         self._journal.flush()
         os.fsync(self._journal.fileno())
-        self._unwritten.clear()
         self._written = time.monotonic()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

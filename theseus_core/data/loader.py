@@ -34,6 +34,11 @@ class Draw:
     accumulate: int
     seed: int
 
+    @property
+    def decided_by(self) -> tuple[object, ...]:
+        """What decides it, beside the settings of the training."""
+        return self.seed, self.clips
+
     def places(self, step: int, micro: int, rank: int, world: int) -> list[tuple[int, np.random.Generator]]:
         """The clips of one micro-step of one rank, each with the random numbers that belong to its place in the training."""
         size = self.batch_size // (self.accumulate * world)
@@ -57,6 +62,10 @@ class ReplicaDraw(Draw):
 
     own: tuple[tuple[tuple[int, ...], ...], ...]
     until: int
+
+    @property
+    def decided_by(self) -> tuple[object, ...]:
+        return *super().decided_by, self.own
 
     def places(self, step: int, micro: int, rank: int, world: int) -> list[tuple[int, np.random.Generator]]:
         if step >= self.until:
@@ -92,7 +101,7 @@ class VideoSource:
 
     def __init__(self, dataset: Clips, draw: Draw, frames: int, max_stride: int = 1) -> None:
         self.dataset, self.draw, self.frames, self.max_stride = dataset, draw, frames, max_stride
-        self.fingerprint = digest(dataset.fingerprint, draw.seed, draw.clips, frames, max_stride)
+        self.fingerprint = digest(dataset.fingerprint, *draw.decided_by, frames, max_stride)
 
     def batch(self, step: int, micro: int, rank: int, world: int) -> Batch:
         """Video (B, 3, T, H, W)."""

@@ -119,9 +119,8 @@ def _describe(sources: Sequence[Path], settings: PrepSettings, gathered: Gathere
     plain = [source for source, kind in zip(sources, gathered.kinds, strict=True) if kind in ("clips", "frames")]
     captions, left = _table_captions(plain, settings, found)
     files = [_source(file, captions.get(file.name), settings) for file in found]
-    if settings.limit is not None and settings.limit < len(files):
-        chosen = set(random.Random(settings.seed).sample(range(len(files)), settings.limit))
-        files = [file for number, file in enumerate(files) if number in chosen]
+    chosen = limited(len(files), settings)
+    files = [file for number, file in enumerate(files) if number in chosen]
     digest = hashlib.sha256()
     for file in files:
         told = [file.name, file.size, file.captions, file.caption_from] + ([file.split] if file.split else [])
@@ -129,6 +128,13 @@ def _describe(sources: Sequence[Path], settings: PrepSettings, gathered: Gathere
     paths = ("captions", "files", "splits")  # may be moved between two starts
     named = dump(settings) | {key: (path := getattr(settings, key)) and Path(path).name for key in paths}
     return {"settings": named, "input": digest.hexdigest()}, files, left
+
+
+def limited(count: int, settings: PrepSettings) -> set[int]:
+    """Which of so many files are taken: all, unless there is a limit."""
+    if settings.limit is None or settings.limit >= count:
+        return set(range(count))
+    return set(random.Random(settings.seed).sample(range(count), settings.limit))
 
 
 def _table_captions(sources: Sequence[Path], settings: PrepSettings, found: list[Found]) -> tuple[dict[str, tuple[str, ...]], int]:

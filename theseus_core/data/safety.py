@@ -70,6 +70,7 @@ def unsafe_words(captions: Sequence[str]) -> str | None:
     for caption in captions:
         plain = unicodedata.normalize("NFKD", caption).casefold()
         plain = "".join(c for c in plain if unicodedata.category(c) not in ("Mn", "Cf"))  # accents, and what takes no room
+        plain = plain.replace("_", " ")  # as tags are joined
         found = unsafe.search(harmless.sub(" ", plain))
         if found:
             return f"{found[0]}: {caption}"

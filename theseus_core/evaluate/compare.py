@@ -129,11 +129,13 @@ def _parts(name: str, folder: Path) -> tuple[str, ...]:
 
 
 def _short(paths: Sequence[tuple[str, ...]]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
-    for length in range(1, max(map(len, paths)) + 1):
-        ends = ["-".join(path[-length:]) for path in paths]
+    """The shortest end of each path that tells it from the others."""
+    lengths = [1] * len(paths)
+    for _ in range(max(map(len, paths))):
+        ends = ["-".join(path[-length:]) for path, length in zip(paths, lengths, strict=True)]
         if len(set(ends)) == len(ends):
             return ends
+        lengths = [length + (ends.count(end) > 1) for length, end in zip(lengths, ends, strict=True)]
     return [f"{number}-{end}" for number, end in enumerate(ends, 1)]
 
 

@@ -367,6 +367,15 @@ class Model(Generator):
     def phases_due(self) -> Sequence[str]:
         return self.phases[:1] if self._reading() else self.phases
 
+    def check_steps(self, steps: int) -> None:
+        reading = self.config.reading - int(self.steps)
+        if steps <= reading:
+            hint = f"model.reading={steps // 4} of them, or --steps {2 * reading}"
+            raise TheseusError(
+                f"the discriminator alone learns for {reading} steps, and the generator would learn nothing: --steps {steps}",
+                hint=hint,
+            )
+
     def after_step(self) -> None:
         self.steps += 1
 

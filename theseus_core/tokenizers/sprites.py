@@ -145,7 +145,8 @@ class Model(VideoTokenizer):
         _, places, views = self._find(pictures)
         there = places[..., -1].flatten() > 0
         if not there.any():  # nothing to learn from, and no mean of nothing
-            return {"loss": 0.0 * torch.stack([p.sum() for p in self.parameters()]).sum()}
+            nothing = 0.0 * torch.stack([p.sum() for p in self.parameters()]).sum()
+            return {"loss": nothing, "l1": nothing, "mse": nothing, "shape": nothing}
         places, views = places.flatten(0, 1)[there], views.flatten(0, 1)[there]
         angles = 2 * math.pi * torch.rand(TURNS, len(views), device=views.device)
         window = torch.cat([self._window(places, views), *(self._window(places, views, angle) for angle in angles)])

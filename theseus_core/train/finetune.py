@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from theseus_core.config import Tree, dump, merge
-from theseus_core.contracts import Batch, Conditioned, Generator, Trainable
+from theseus_core.contracts import Batch, Conditioned, Generator, Trainable, VideoTokenizer
 from theseus_core.data.loader import common_size
 from theseus_core.data.shards import Clips
 from theseus_core.errors import TheseusError
-from theseus_core.model_folder import Parts, describe, find_model, load_model
+from theseus_core.model_folder import Parts, describe, find_model, load_model, stands_on
 from theseus_core.nn.lora import LowRank
 from theseus_core.pretrained.lora import attach
 from theseus_core.quantize import check_mode, quantize, quantize_encoder
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BEGIN: Tree = {"steps": 1000, "batch_size": 2, "optimizer": "adamw", "ema": 0.99, "evaluate_every": 250}
 LR = {True: 1e-3, False: 1e-4}  # of differences, which begin at zero, and of all weights, which are to stay near where they are
+ONE_SIZE = ("latent_frames", "latent_height", "latent_width")  # settings of families that make one size alone
 OF_THE_MODEL = ("family", "model_preset", "model", "text_family", "text_preset", "text")
 
 
@@ -106,7 +107,8 @@ def begin(run: TransformerRun, dataset: Clips, device: torch.device, dtype: torc
     parts = load_model(find_model(run.init), dtype if run.lora else torch.float32)
     parts.tokenizer.float()
     height, width = common_size(dataset)
-    _refuse_uneven(run.frames, parts)
+    refuse_uneven(run.frames, parts.generator, parts.tokenizer)
+    _refuse_another_size((run.frames, height, width), parts)
     size = {"frames": run.frames, "height": height, "width": width, "fps": median(record.fps for record in dataset.records)}
     defaults = parts.defaults.model_copy(update={**size, **dump(run.sampling)})
     if run.lora:
@@ -126,7 +128,7 @@ def refuse_what_cannot_be(run: TransformerRun, output: Path) -> None:
     Raises:
         TheseusError: saying what would do.
     """
-    if run.init and find_model(run.init).resolve() == (output / "model").resolve():
+    if run.init and (output / "model").resolve() in [folder.resolve() for folder in stands_on(find_model(run.init))]:
         raise TheseusError(f"the model that training begins with would be overwritten: {output}", hint="give another -o")
     if run.lora and not run.init:
         raise TheseusError(f"differences need a model that they are to: --lora {run.lora}", hint="--init MODEL names it")
@@ -148,8 +150,26 @@ def trainable(run: TransformerRun, parts: Parts) -> Trainable:
     return Adapters(parts.generator, attach(parts.generator, run.lora))
 
 
-def _refuse_uneven(frames: int, parts: Parts) -> None:
-    several, factor = parts.generator.patch_frames, parts.tokenizer.time_factor
+def _refuse_another_size(size: tuple[int, int, int], parts: Parts) -> None:
+    """Of a family that makes one size alone: its own, as its settings say it."""
+    there = dict(zip(ONE_SIZE, parts.tokenizer.latent_shape(*size)[1:], strict=True))
+    own = {key: value for key, value in dump(parts.generator.config).items() if key in ONE_SIZE}
+    if own and any(own[key] != there[key] for key in own):
+        defaults = parts.defaults
+        raise TheseusError(
+            f"this model makes {defaults.frames} frames of {defaults.width}x{defaults.height} and no others, and cannot go on"
+            f" with {size[0]} of {size[2]}x{size[1]}",
+            hint="give it clips of its size and its `frames`, or train without `init`",
+        )
+
+
+def refuse_uneven(frames: int, generator: Generator, tokenizer: VideoTokenizer) -> None:
+    """Refuse a number of frames whose latents do not make whole patches in time.
+
+    Raises:
+        TheseusError: saying which numbers would do.
+    """
+    several, factor = generator.patch_frames, tokenizer.time_factor
     latents = (frames - 1) // factor + 1
     if latents % several:
         near = [1 + factor * (count - 1) for count in (latents - latents % several, latents + -latents % several) if count]

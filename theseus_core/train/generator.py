@@ -16,7 +16,7 @@ from theseus_core.data.clip import spread
 from theseus_core.data.encode import CaptionCache, LatentCache, LatentSource, Pixels, weights_hash
 from theseus_core.data.loader import common_size, split, window
 from theseus_core.data.shards import Clips
-from theseus_core.device import autocast, pick_device, pick_dtype
+from theseus_core.device import autocast, pick_dtype
 from theseus_core.errors import TheseusError
 from theseus_core.model_folder import (
     CodeSettings,
@@ -36,8 +36,10 @@ from theseus_core.pipeline import TextToVideo
 from theseus_core.quantize import check_mode, quantize_encoder
 from theseus_core.registry import build, configure, family
 from theseus_core.render.sheets import contact_sheet
-from theseus_core.train.finetune import Adapters, begin, refuse_what_cannot_be, trainable
+from theseus_core.train.distributed import find_world
+from theseus_core.train.finetune import ONE_SIZE, Adapters, begin, refuse_uneven, refuse_what_cannot_be, trainable
 from theseus_core.train.known import known_prompts
+from theseus_core.train.provenance import refuse_foreign_folder
 from theseus_core.train.replicas import draw_of
 from theseus_core.train.runs import (
     DRAWN,
@@ -52,9 +54,10 @@ from theseus_core.train.runs import (
     needs,
     open_clips,
     plot,
+    sample_name,
     say_what_is_measured,
 )
-from theseus_core.train.trainer import Scores, Trainer
+from theseus_core.train.trainer import Scores, Trainer, device_of
 
 
 def train_generator(
@@ -69,11 +72,12 @@ def train_generator(
         TheseusError: see `Trainer`; or dataset, tokenizer and settings do not fit together.
     """
     report = report or Report()
+    refuse_foreign_folder(output)  # before hours of encoding go into it
     refuse_what_cannot_be(run, output)
     base = base_of(run.init) if run.init else None
     dataset = open_clips(data, run, output)
     trained, held = split(dataset, run.hold_out)
-    device = pick_device(run.train.device)
+    device = device_of(run.train.device, find_world(run.train.distributed, run.train.replicas))
     dtype = pick_dtype(run.train.dtype, device)
 
     parts = begin(run, dataset, device, dtype) if run.init else _build(run, dataset, vae, trained)
@@ -143,6 +147,7 @@ def _build(run: TransformerRun, dataset: Clips, vae: Path | None, trained: Seque
     text_encoder = _text_encoder(run, dataset, trained)
     generator = _generator(run, tokenizer, text_encoder, (run.frames, *common_size(dataset)))
     check_match(generator, tokenizer, text_encoder)
+    refuse_uneven(run.frames, generator, tokenizer)
     height, width = common_size(dataset)
     fps = median(record.fps for record in dataset.records)
     defaults = Settings(frames=run.frames, height=height, width=width, fps=fps, **dump(run.sampling))
@@ -195,7 +200,7 @@ def _generator(run: TransformerRun, tokenizer: VideoTokenizer, text_encoder: Tex
     check_kind(needs(run), tokenizer)
     _, t, h, w = tokenizer.latent_shape(*size)
     decided = {**widths_of(tokenizer), "text_width": text_encoder.width}
-    decided |= {"latent_frames": t, "latent_height": h, "latent_width": w}  # of families that make one size alone
+    decided |= dict(zip(ONE_SIZE, (t, h, w), strict=True))
     fitting = {key: value for key, value in decided.items() if key in module.Config.model_fields}
     for key, value in run.model.items():
         if key in fitting and value != fitting[key]:
@@ -276,5 +281,5 @@ class _Shown:
 def _draw_samples(pipe: TextToVideo, shown: Sequence[_Shown], folder: Path) -> None:
     clips = [pipe.generate(each.prompt, seed=i, image=each.image) for i, each in enumerate(shown)]
     for i, clip in enumerate(clips):
-        clip.save(folder / f"{i:04d}.mp4")
+        clip.save(folder / sample_name(i, *clip.frames.shape[1:3]))
     contact_sheet(clips, folder / "samples.png")

@@ -16,10 +16,10 @@ from theseus_core.data.shards import Clips, Dataset
 from theseus_core.data.sources.world import NAME as WORLD
 from theseus_core.data.sources.world import Drawn, WorldClips
 from theseus_core.errors import TheseusError, nearest
-from theseus_core.model_folder import CodeSettings
+from theseus_core.model_folder import CodeSettings, describe, find_model
 from theseus_core.presets import PRESETS
 from theseus_core.registry import Group, configure, family
-from theseus_core.render.plots import curves
+from theseus_core.render.plots import curves, read_series
 from theseus_core.train.checkpoint import Note
 from theseus_core.train.config import TrainConfig
 from theseus_core.train.finetune import with_model
@@ -116,10 +116,26 @@ def configure_run(kind: str, preset: str, *changes: Tree) -> Any:
     """
     if preset not in PRESETS[kind]:
         raise TheseusError(f"train {kind} has no preset: {preset}", hint=nearest(preset, sorted(PRESETS[kind])))
-    run, given = RUNS[kind], merge(PRESETS[kind][preset], *changes)
+    run, chosen = RUNS[kind], PRESETS[kind][preset]
     defaults = dump(run())
-    own = getattr(family(GROUPS[kind], str(given.get("family", defaults["family"]))), "RUN", {})
-    return validate(run, with_model(kind, merge(defaults, own), PRESETS[kind][preset], changes))
+    encoder = merge({}, *changes).get("text_family")
+    if encoder and encoder != merge(defaults, chosen).get("text_family"):  # what the preset says of the text is for another encoder
+        chosen = {key: value for key, value in chosen.items() if key not in ("text", "text_preset")}
+    own = getattr(family(GROUPS[kind], str(merge(defaults, chosen, *changes)["family"])), "RUN", {})
+    settings = with_model(kind, merge(defaults, own), chosen, changes)
+    if settings.get("init"):
+        _refuse_another_command(kind, settings["init"])
+    return validate(run, settings)
+
+
+def _refuse_another_command(kind: str, name: str) -> None:
+    """A model whose two sides balance each other goes on with the settings of its own command."""
+    own = describe(find_model(name))["parts"]["generator"]
+    takes = "gan" if len(family("generators", own).Model.phases) > 1 else "transformer"
+    if kind != takes:
+        flag = f"--init {name}" if takes == "transformer" else f"--set init={name}"
+        message = f"train {kind} cannot go on with a model of the family {own}: {name}"
+        raise TheseusError(message, hint=f"theseus train {takes} {flag}")
 
 
 def needs(run: TransformerRun) -> Consumes:
@@ -193,7 +209,14 @@ def made_by(dataset: Clips, run: VaeRun | TransformerRun) -> Tree:
 
 
 def plot(output: Path) -> None:
-    curves(read_journal(output / "metrics.jsonl"), output / "curves.png")
+    journal = read_journal(output / "metrics.jsonl")
+    if read_series(journal):  # an evaluation may come before the first line of the training
+        curves(journal, output / "curves.png")
+
+
+def sample_name(number: int, height: int, width: int) -> str:
+    """The file of a sample video: of an odd size no .mp4 can be."""
+    return f"{number:04d}.{'webm' if height % 2 or width % 2 else 'mp4'}"
 
 
 def last_scores(output: Path) -> Scores:

@@ -21,6 +21,7 @@ from theseus_core.model_folder import save_tokenizer
 from theseus_core.pipeline import to_frames
 from theseus_core.registry import build, configure
 from theseus_core.render.sheets import comparison
+from theseus_core.train.provenance import refuse_foreign_folder
 from theseus_core.train.replicas import draw_of
 from theseus_core.train.runs import (
     DRAWN,
@@ -32,6 +33,7 @@ from theseus_core.train.runs import (
     made_by,
     open_clips,
     plot,
+    sample_name,
     say_what_is_measured,
 )
 from theseus_core.train.trainer import Scores, Trainer
@@ -44,6 +46,7 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
         TheseusError: see `Trainer`; or the dataset does not fit the settings.
     """
     report = report or Report()
+    refuse_foreign_folder(output)
     dataset = open_clips(data, run, output)
     trained, held = split(dataset, run.hold_out)
     shown = spread(held or trained, run.pictures)
@@ -112,7 +115,7 @@ def _draw_reconstructions(tokenizer: VideoTokenizer, dataset: Clips, clips: Sequ
     comparison(originals, outputs, folder / "reconstructions.png", labels=labels)
     for i, (original, output) in enumerate(zip(originals, outputs, strict=True)):
         both = np.concatenate([original.frames, output.frames], axis=2)  # side by side
-        Clip(both, original.fps, original.caption).save(folder / f"{i:04d}.mp4")
+        Clip(both, original.fps, original.caption).save(folder / sample_name(i, *both.shape[1:3]))
     means = {name: sum(score[name] for score in scores) / len(scores) for name in scores[0]}
     return means | tokenizer.measure(torch.cat(latents))
 

@@ -100,7 +100,7 @@ class Trainer:
         self.model, self.source, self.config, self.folder = model, source, config, folder
         self.evaluate, self.progress, self.initialize, self.resume = evaluate, progress, initialize, resume
         self.world, self.merges = distributed.find_world(config.distributed, config.replicas), Merges.of(config)
-        self.device = _device(config.device, self.world)
+        self.device = device_of(config.device, self.world)
         self.dtype = pick_dtype(config.dtype, self.device)
         self.note: Note = note if note is not None and self.world.is_main else lambda message: None
         self.describe: Tree = json.loads(json.dumps(describe or {}))
@@ -118,6 +118,7 @@ class Trainer:
 
     def _refuse_what_cannot_be(self) -> None:
         config, pieces = self.config, self.world.size * self.config.accumulate
+        self.model.check_steps(config.steps)
         if config.batch_size % pieces:
             raise TheseusError(
                 f"the batch does not divide over {self.world.size} ranks x {config.accumulate} micro-steps: {config.batch_size}",
@@ -446,7 +447,7 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-def _device(name: str, world: distributed.World) -> torch.device:
+def device_of(name: str, world: distributed.World) -> torch.device:
     """Under torchrun each rank of a machine takes its own GPU."""
     device = pick_device(name)
     return pick_device(f"cuda:{world.local_rank}") if device.type == "cuda" and device.index is None else device

@@ -119,9 +119,9 @@ def shooting_star(stage: Stage, asked: Asked) -> Tensor:
     place = (((x - tail[0]) * run_x + (y - tail[1]) * run_y) / (run_x**2 + run_y**2 + 1e-6)).clamp(0, 1)
     away = torch.hypot(x - tail[0] - place * run_x, y - tail[1] - place * run_y)
     flying = ((along > 0) & (along < 1.15)) * smoothstep(1.15, 0.95, along)
-    streak = torch.exp(-((away / (0.004 + 0.012 * place)) ** 2)) * place**1.3
+    streak = torch.exp(-((away / (0.006 + 0.02 * place)) ** 2)) * place**1.3
     picture = lit(picture, rgb("#bcd4ff"), (flying * streak).clamp(0, 1))
-    picture = lit(picture, rgb("#ffffff"), (flying * stage.glow(*head, 0.022, 0.1) * 1.2).clamp(0, 1))
+    picture = lit(picture, rgb("#ffffff"), (flying * stage.glow(*head, 0.032, 0.1) * 1.2).clamp(0, 1))
     return land(stage, picture, asked["setting"], "night", LOW)
 
 

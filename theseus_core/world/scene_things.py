@@ -35,7 +35,7 @@ def balloon(stage: Stage, asked: Asked) -> Tensor:
     cx = stage.between("balloon x", -0.12, 0.12) + drift * (t - 1.0) + 0.008 * torch.sin(2 * t)
     cy = stage.between("balloon y", 0.42, 0.48) - 0.2 * stage.progress
     x, y = stage.x(FURTHER) - cx, stage.y(FURTHER) - cy
-    radius = 0.19
+    radius = 0.21
     taper = radius * (1 - 0.78 * smoothstep(0.02, 0.3, y))
     level = torch.where(y < 0, (radius**2 - y**2).clamp(min=1e-6).sqrt(), taper)
     inside = torch.maximum(x.abs() - level, torch.maximum(-radius - y, y - 0.27))
@@ -103,10 +103,10 @@ def bouncing_ball(stage: Stage, asked: Asked) -> Tensor:
     ).unsqueeze(1)
     picture = over(picture, floor, stage.cover(0.7 - stage.y(0.8)))
     picture = over(picture, rgb("#f2ece0"), stage.cover((stage.y(0.8) - 0.69).abs() - 0.012))
-    period, t = stage.between("period", 0.72, 0.95), stage.seconds
-    phase = (t / period + stage.between("phase", 0, 1)) % 1
+    period, t = stage.between("period", 0.8, 0.9), stage.seconds
+    phase = (0.5 + t / period) % 1  # it is let go at the top
     height = 4 * phase * (1 - phase)  # parabolas
-    radius, ground = stage.between("radius", 0.085, 0.11), 0.88
+    radius, ground = stage.between("radius", 0.115, 0.135), 0.88
     cx = stage.between("ball x", -0.06, 0.06) + 0.36 * stage.side("way") * (stage.progress - 0.5)
     squash = 1 - 0.24 * smoothstep(0.16, 0.0, height)
     cy = ground - radius * squash - stage.between("bounce", 0.45, 0.55) * height
@@ -131,16 +131,16 @@ def pendulum(stage: Stage, asked: Asked) -> Tensor:
     stripes = 0.985 + 0.02 * torch.sin(52 * x)
     wall = blend(rgb("#5c6b74"), rgb("#74644f"), stage.between("wall", 0, 1).unsqueeze(1))
     picture = wall * (stripes * (1.25 - 0.55 * y - 0.3 * x.abs())).unsqueeze(1)
-    px, py, length = stage.between("pivot x", -0.05, 0.05), 0.1, stage.between("rod", 0.56, 0.64)
-    period = stage.between("period", 1.25, 1.6)
-    angle = stage.between("swing", 0.48, 0.66) * torch.sin(2 * math.pi * stage.seconds / period + stage.between("phase", 0, 6.28))
+    px, py, length = stage.between("pivot x", -0.03, 0.03), 0.1, stage.between("rod", 0.56, 0.61)
+    period = stage.between("period", 1.35, 1.5)  # it is let go at one side
+    angle = stage.side("let go") * stage.between("swing", 0.5, 0.58) * torch.cos(2 * math.pi * stage.seconds / period)
     cx, cy = px + length * torch.sin(angle), py + length * torch.cos(angle)
     shadow = stage.line(px + 0.04, py + 0.04, cx + 0.04, cy + 0.04, 0.02)
-    picture = over(picture, rgb("#1c1a18"), 0.35 * torch.maximum(shadow, stage.disc(cx + 0.04, cy + 0.04, 0.12, soft=0.03)))
+    picture = over(picture, rgb("#1c1a18"), 0.35 * torch.maximum(shadow, stage.disc(cx + 0.04, cy + 0.04, 0.135, soft=0.03)))
     picture = over(picture, rgb("#2c2018"), stage.cover(canvas.box(stage.x() - px, stage.y() - 0.045, 0.2, 0.04, 0.01)))
     picture = over(picture, rgb("#d8d0c0"), stage.line(px, py, cx, cy, 0.02))
     picture = over(picture, rgb("#b89448"), stage.disc(px, py, 0.024))
-    radius = torch.full_like(cx, 0.115)
+    radius = torch.full_like(cx, 0.13)
     return _ball(stage, picture, cx, cy, radius, radius, main)
 
 

@@ -36,25 +36,25 @@ def rain(stage: Stage, asked: Asked) -> Tensor:
     bright = rgb("#9fb2cc" if time == "dark storm" else "#e8f2fa")
     slant = stage.between("slant", 0.06, 0.22) * stage.side("wind")
     for layer, near in enumerate((0.4, 1.0)):
-        count = (240, 110)[layer] if strong else (85, 40)[layer]
+        count = (150, 44)[layer] if strong else (60, 20)[layer]
         px, py, length = _drops(stage, f"rain {layer}", count, near, slant)
         streak = torch.zeros((), device=stage.device)
         for part in (-1.0, 0.0, 1.0):  # a slanting drop as three upright ones
             streak = streak + stage.dots(
                 px - part * slant.squeeze(-1) * length,
                 py + part * length,
-                0.0035 + 0.002 * near,
+                0.003 + 0.009 * near,
                 torch.full_like(py, 0.5),
                 0.65 * length,
             )
-        picture = lit(picture, bright, (streak * (0.75 if strong else 0.6)).clamp(0, 0.75))
+        picture = lit(picture, bright, (streak * (1.0 if strong else 0.85)).clamp(0, 0.85))
     return lit(picture, bright, _splashes(stage, 46 if strong else 16))
 
 
 def _drops(stage: Stage, name: str, count: int, near: float, slant: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Where drops are, and half of a streak's length; they fall for ever, each on its line."""
-    speed = (1.3 + 0.5 * near) * stage.between(f"{name} speed", 0.9, 1.1, count)
-    length = 0.012 + 0.02 * near * stage.between(f"{name} length", 0.6, 1.2, count)
+    speed = (0.6 + 0.4 * near) * stage.between(f"{name} speed", 0.9, 1.1, count)
+    length = 0.01 + 0.07 * near * stage.between(f"{name} length", 0.6, 1.2, count)
     py = (stage.between(f"{name} y", 0, 1.3, count) + speed * stage.seconds.squeeze(-1)) % 1.3 - 0.15
     px = stage.between(f"{name} x", -0.85, 0.85, count) * max(1.0, stage.aspect) - slant.squeeze(-1) * py
     return px, py, length
@@ -79,7 +79,7 @@ def snow(stage: Stage, asked: Asked) -> Tensor:
     picture = blend(picture, rgb("#dfe8f2") * light, 0.28)  # a veil, and snow on all that stands
     picture = over(picture, rgb("#f4f8fd") * light * drift.unsqueeze(1), ground.expand(-1, drift.shape[1], -1, drift.shape[3]))
     wind = stage.between("wind", -0.08, 0.08)
-    for layer, (near, count, size, speed) in enumerate(((0.3, 130, 0.006, 0.13), (0.6, 60, 0.009, 0.2), (1.0, 24, 0.015, 0.3))):
+    for layer, (near, count, size, speed) in enumerate(((0.3, 90, 0.008, 0.13), (0.6, 40, 0.018, 0.2), (1.0, 18, 0.034, 0.3))):
         count = count if strong else count // 3
         name, t = f"flakes {layer}", stage.seconds.squeeze(-1)
         sway = 0.02 * near * torch.sin(2.5 * t + stage.between(f"{name} phase", 0, 6.28, count))
@@ -137,10 +137,10 @@ def _bolt(stage: Stage, picture: Tensor, name: str, flash: Tensor) -> Tensor:
 def falling_leaves(stage: Stage, asked: Asked) -> Tensor:
     light = light_of(asked["time"])
     picture = _autumn(stage, light)
-    count = 30 if asked["strength"] == "many" else 14
+    count = 22 if asked["strength"] == "many" else 10
     t = stage.seconds.squeeze(-1)  # (1, T, 1)
-    size = stage.between("leaf size", 0.8, 1.35, count)
-    speed = 0.2 * size * stage.between("leaf speed", 0.85, 1.15, count)
+    size = stage.between("leaf size", 1.4, 2.4, count)
+    speed = 0.12 * size * stage.between("leaf speed", 0.85, 1.15, count)
     phase = stage.between("leaf phase", 0, 6.28, count)
     py = (stage.between("leaf y", 0, 1.2, count) + speed * t) % 1.2 - 0.1
     px = stage.between("leaf x", -0.75, 0.75, count) * max(1.0, stage.aspect) + 0.05 * torch.sin(2.4 * t + phase)

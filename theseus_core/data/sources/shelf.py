@@ -12,7 +12,7 @@ from pathlib import Path
 
 from theseus_core.data.sources.folders import Found, look, walk
 from theseus_core.data.sources.splits import stricter
-from theseus_core.data.sources.tables import Row, last_part
+from theseus_core.data.sources.tables import Row, bare_names, last_part, plain_path
 from theseus_core.errors import TheseusError
 from theseus_core.files import printable
 
@@ -46,12 +46,18 @@ class Shelf:
     def _order(self) -> tuple[list[str], list[str]]:
         return sorted(self.names), sorted(name[::-1] for name in self.names)
 
-    def take(self, name: str) -> Path | None:
-        """The file that a row means: at its path, else the only one of its name."""
+    def take(self, name: str, alone: bool = True) -> Path | None:
+        """The file that a row means: at its path, else the only one of its name, where it is `alone` in asking for that."""
         if self.by_path and os.path.lexists(path := self.folder / name.replace("\\", "/")):
             return path
+        if not alone:
+            return None
         paths = self.names.get(self.key(last_part(name)), [])
         return paths[0] if len(paths) == 1 else None
+
+    def called(self, name: str) -> str:
+        """What a row asks for, in the one way to say it."""
+        return plain_path(name) if self.by_path else self.key(last_part(name))
 
     def why_not(self, name: str) -> str:
         """What is wrong with a row that `take` finds no file for, and, for the first hundred, which names come near."""
@@ -94,10 +100,12 @@ def join(rows: Iterable[Row], shelf: Shelf, table: Path, caption_from: str = "ta
     Raises:
         TheseusError: no file is there at all.
     """
+    rows = list(rows)
+    alone = {name for name, count in bare_names(row.path for row in rows).items() if count == 1}
     items: dict[Path | str, _Item] = {}
     for row in rows:
-        path = shelf.take(row.path)
-        item = items.setdefault(path or shelf.key(last_part(row.path)), _Item(path, row.path))
+        path = shelf.take(row.path, not shelf.by_path or last_part(row.path) in alone)
+        item = items.setdefault(path or shelf.called(row.path), _Item(path, row.path))
         if row.caption:
             item.captions[row.caption] = None
         item.split = stricter(item.split, row.split)
@@ -111,7 +119,7 @@ def join(rows: Iterable[Row], shelf: Shelf, table: Path, caption_from: str = "ta
 
 
 def _found(item: _Item, shelf: Shelf, caption_from: str) -> Found:
-    name = printable(shelf.key(last_part(item.name)) if item.path is None else os.path.relpath(item.path, shelf.folder))
+    name = printable(shelf.called(item.name) if item.path is None else os.path.relpath(item.path, shelf.folder))
     if item.path is None:
         file = Found(shelf.folder / last_part(item.name), name, problem=("missing", shelf.why_not(item.name)))
     else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from theseus_core.data.sources.tables import Row, last_part, read_text
+from theseus_core.data.sources.tables import Row, bare_names, last_part, plain_path, read_text
 from theseus_core.errors import TheseusError
 
 STRICTNESS = ("train", "val", "test")  # what is named twice belongs to the later
@@ -59,12 +59,14 @@ def read_splits(folder: Path, key: Callable[[str], str] = last_part) -> tuple[di
 
 
 def split_rows(
-    rows: Sequence[Row], table: Path, folder: str | None, key: Callable[[str], str] = last_part
+    rows: Sequence[Row], table: Path, folder: str | None, key: Callable[[str], str] = plain_path
 ) -> tuple[list[Row], list[str]]:
     """The rows of a table in the splits that lists put them into, and what is worth saying about it.
 
     Args:
         folder: of the lists; None for `splits/` beside the table, if it is there.
+        key: what makes of a row's path, and of a list's line, the name that is looked for; where that is the whole path, a bare
+            name will do that only one row and one line have.
 
     Raises:
         TheseusError: the lists cannot be used, or name no file of the table.
@@ -73,7 +75,8 @@ def split_rows(
     if folder is None and not any((lists / f"{split}.txt").is_file() for split in STRICTNESS):
         return list(rows), []
     splits, twice = read_splits(lists, key)
-    names = {key(row.path) for row in rows}
+    meant = _meant(dict.fromkeys(key(row.path) for row in rows), splits)
+    names = set(meant.values())
     known = len(names & splits.keys())
     if not known:
         raise TheseusError(f"the lists in {lists} name no file of: {table}", hint=f"they begin with: {next(iter(splits), '')}")
@@ -82,5 +85,17 @@ def split_rows(
         "files of the table are in no list of a split": len(names) - known,
         "files are in two lists of splits, and stay in test before val before train": twice,
     }
-    rows = [replace(row, split=splits.get(key(row.path), row.split)) for row in rows]
+    rows = [replace(row, split=splits.get(meant[key(row.path)], row.split)) for row in rows]
     return rows, [f"{count:,} {what}" for what, count in notes.items() if count]
+
+
+def _meant(names: Iterable[str], listed: Iterable[str]) -> dict[str, str]:
+    """The listed name that each name means: itself, else the only one that ends alike, where no other name ends so."""
+    names, listed = list(names), list(listed)
+    once, ends = bare_names(names), bare_names(listed)
+    whole = {last_part(name): name for name in listed if ends[last_part(name)] == 1}
+    there = set(listed)
+    return {
+        name: whole[last_part(name)] if name not in there and once[last_part(name)] == 1 and last_part(name) in whole else name
+        for name in names
+    }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+import posixpath
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -177,3 +178,13 @@ def match(table: Path, rows: Sequence[Row], found: Sequence[Found]) -> tuple[dic
 def last_part(path: str) -> str:
     """The file's name in a path of any system, or in a URL."""
     return path.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+
+def plain_path(path: str) -> str:
+    """A path in the one way to write it: of `./a/../b.gif`, `b.gif`."""
+    return posixpath.normpath(path.replace("\\", "/")) if path else ""
+
+
+def bare_names(paths: Iterable[str]) -> Counter[str]:
+    """How many paths end in each file name; what is written in two ways counts once."""
+    return Counter(last_part(path) for path in {plain_path(path) for path in paths})
