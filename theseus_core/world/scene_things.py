@@ -163,7 +163,7 @@ def windmill(stage: Stage, asked: Asked) -> Tensor:
             picture, rgb("#38485a", light) if time == "day" else rgb("#ffd070"), stage.cover(canvas.box(x, y - height, 0.02, 0.027))
         )
     speed = stage.between("speed", 0.9, 1.1) * (2.6 if asked["strength"] == "fast" else 1.1)
-    turn = stage.between("turn", 0, 6.28) + speed * stage.side("way") * stage.seconds
+    turn = stage.between("turn", -0.2, 0.2) + speed * stage.side("way") * stage.seconds  # it starts near an upright cross
     hub_y = y - 0.39
     for blade in range(4):
         along, across = canvas.turned(x, hub_y, turn + blade * math.pi / 2)
