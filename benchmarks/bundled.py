@@ -52,13 +52,13 @@ SHAPES_AGAIN = [
     *(f"{shape} moving left" for shape in SHAPES),
     *(f"{colour} {shape}" for shape in SHAPES for colour in ("black", "white")),
 ]
-SMALL_THINGS = [
-    *("pendulum", "bouncing ball", "rain", "snow", "falling leaves", "windmill", "hot-air balloon", "drifting clouds"),
-]
+SMALL_THINGS = ["pendulum", "bouncing ball", "rain", "snow", "falling leaves", "windmill", "hot-air balloon", "drifting clouds"]
 FORGOTTEN = [
     *("shooting star", "flower opening", "campfire", "drifting clouds", "lighthouse", "smoke from a chimney", "windmill"),
     *("sunrise", "sunset", "river"),
 ]
+WEAK = ["windmill", "windmill", "snow", "falling leaves", "waterfall", "shooting star", "flower opening", "river"]
+BRIEFLY = ("world.clips=5120", "train.lr=1.5e-3", "train.decay=0.8")
 
 RECIPES = {
     "scenes": Recipe(
@@ -69,11 +69,8 @@ RECIPES = {
             ("runs/last", "scenes-last", ()),
             ("runs/hardest", "scenes-hardest", ()),
             ("runs/things", "scenes-hardest", again(5, 2400, SMALL_THINGS)),
-            (
-                "runs/transformer",
-                "scenes-hardest",
-                again(6, 620, FORGOTTEN, "world.clips=5120", "train.lr=1.5e-3", "train.decay=0.8"),
-            ),
+            ("runs/forgotten", "scenes-hardest", again(6, 620, FORGOTTEN, *BRIEFLY)),
+            ("runs/transformer", "scenes-hardest", again(7, 900, WEAK, *BRIEFLY)),
         ),
     ),
     "shapes": Recipe(
