@@ -103,7 +103,7 @@ def generate(
     cache: Annotated[
         float | None,
         typer.Option(
-            "--cache", help="Leave steps out where that costs no more than this error; 0.01 halves the time.", show_default="none"
+            "--cache", help="Leave steps out where that costs no more than this error; 0.02 halves the time.", show_default="none"
         ),
     ] = None,
     cache_check: Annotated[
