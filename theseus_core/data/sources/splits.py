@@ -35,11 +35,11 @@ def named(word: str | None, where: str) -> str | None:
     return WORDS[word.lower()]
 
 
-def read_splits(folder: Path, key: Callable[[str], str] = last_part) -> tuple[dict[str, str], int]:
+def read_splits(folder: Path, key: Callable[[str], str]) -> tuple[dict[str, str], int]:
     """What `train.txt`, `val.txt` and `test.txt` list, a name a line, and how many of them are in more than one.
 
     Args:
-        key: what makes of a line the name that is looked for: of a path or a URL its last part.
+        key: what makes of a line the name that is looked for.
 
     Raises:
         TheseusError: none of the three is there, or one cannot be read.

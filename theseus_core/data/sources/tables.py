@@ -159,14 +159,12 @@ def match(table: Path, rows: Sequence[Row], found: Sequence[Found]) -> tuple[dic
     called: dict[str, list[str]] = defaultdict(list)
     for file in found:
         called[file.path.name].append(file.name)
-    meant: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        meant[last_part(row.path)].add(row.path)
+    meant = bare_names(row.path for row in rows)
     captions: dict[str, dict[str, None]] = defaultdict(dict)
     missing = 0
     for row in rows:
         name = at.get(os.path.normpath(os.path.join(real(table.parent), row.path)))
-        if name is None and len(called[last_part(row.path)]) == len(meant[last_part(row.path)]) == 1:
+        if name is None and len(called[last_part(row.path)]) == meant[last_part(row.path)] == 1:
             name = called[last_part(row.path)][0]
         if name is None:
             missing += 1
