@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,19 @@ def test_gradient_checkpointing_changes_no_gradient(group: Group, name: str) -> 
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", [name for group, name in BUILT if group == "generators"])
+def test_padding_of_the_text_changes_no_loss(name: str) -> None:
+    torch.manual_seed(0)
+    model = build("generators", name, "debug")
+    batch = batch_for(model)
+    assert batch.text is not None and batch.text.embeddings is not None and len(batch.text.trimmed().mask[0]) == 3
+    found = []
+    for text in (batch.text, batch.text.trimmed()):
+        torch.manual_seed(1)
+        found.append(model(replace(batch, text=text), model.phases[-1])["loss"])
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("name", [name for group, name in BUILT if group == "tokenizers"])

@@ -165,6 +165,24 @@ def test_captions_are_dropped_as_often_as_asked(dataset: Dataset) -> None:
     assert all(caption == "" or caption.endswith("square moving right") for caption in captions)
 
 
+def test_a_batch_has_no_padding_that_all_its_captions_share(dataset: Dataset) -> None:
+    cache = LatentCache(dataset, build("tokenizers", "causal_vae", "debug"), 5, 1, CPU, torch.float32)
+    encoder = build("text", "builtin", "debug", {"vocabulary": ["a", "red", "square", "moving", "right"], "max_tokens": 32})
+    batch = LatentSource(cache, Draw(tuple(range(12)), 6, 1, 0), encoder.tokenize, "", caption_dropout=0.3).batch(0, 0, 0, 1)
+    assert batch.text is not None and batch.text.mask.shape == (6, batch.text.mask.sum(1).max()) and len(batch.text.mask[0]) < 32
+
+
+def test_what_is_trimmed_off_is_padding_alone() -> None:
+    mask = torch.tensor([[True, False, False, False], [True, True, True, False]])
+    text = Text(mask=mask, ids=torch.arange(8).view(2, 4), embeddings=torch.arange(16.0).view(2, 4, 2))
+    trimmed = text.trimmed()
+    assert trimmed.ids is not None and trimmed.embeddings is not None
+    assert torch.equal(trimmed.mask, mask[:, :3]) and torch.equal(trimmed.ids, torch.tensor([[0, 1, 2], [4, 5, 6]]))
+    assert trimmed.embeddings.shape == (2, 3, 2)
+    ahead = Text(mask=mask.flip(1), ids=text.ids)  # some tokenizers pad before
+    assert torch.equal(ahead.trimmed().mask, ahead.mask)
+
+
 # --- the trainings ---
 
 

@@ -46,6 +46,11 @@ class Text:
     def to(self, device: torch.device | str) -> Text:
         return _to(self, device)
 
+    def trimmed(self) -> Text:
+        """Without what is padding in all captions, at the end: it is hidden from all that reads it, and takes time."""
+        length = 1 + int(self.mask.any(dim=0).nonzero()[-1])  # the first token is always real
+        return Text(*(None if part is None else part[:, :length] for part in (self.mask, self.ids, self.embeddings)))
+
 
 @dataclass(frozen=True)
 class Batch:

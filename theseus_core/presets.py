@@ -440,5 +440,14 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "prompts": 16,
             "train": GAN,
         },
+        # The same on what the vae's preset "sprites" gives.
+        "classic-sprites": {
+            "model_preset": "latents",
+            "text": {"max_tokens": 24},
+            "hold_out": 0.005,
+            "world": CLASSIC,
+            "prompts": 16,
+            "train": {**GAN, "batch_size": 64, "steps": 20_000},
+        },
     },
 }

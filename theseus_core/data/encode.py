@@ -255,7 +255,8 @@ class LatentSource:
         return self._batch(latents, captions)
 
     def _batch(self, latents: Tensor, captions: Sequence[str]) -> Batch:
-        return Batch(latents=latents, text=self.words(captions), captions=captions, image_scale=self.latents.image_scale)
+        text = self.words(captions).trimmed()
+        return Batch(latents=latents, text=text, captions=captions, image_scale=self.latents.image_scale)
 
     def _caption(self, clip: int, random: np.random.Generator) -> str:
         captions = self.latents.dataset.records[clip].captions

@@ -108,7 +108,7 @@ class Model(TextEncoder):
 
     def forward(self, text: Text) -> Text:
         assert text.ids is not None
-        x = self.words(text.ids) + self.positions  # (B, L, E)
+        x = self.words(text.ids) + self.positions[: text.ids.shape[1]]  # (B, L, E)
         for layer in self.layers:
             x = layer(x, text.mask)
         return replace(text, embeddings=self.norm(x))

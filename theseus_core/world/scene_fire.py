@@ -125,7 +125,7 @@ def chimney_smoke(stage: Stage, asked: Asked) -> Tensor:
     time = asked["time"]
     light = light_of(time)
     picture = backdrop(stage, asked["setting"], time, 0.15, 0.6)
-    cx = stage.between("house x", -0.16, 0.06)
+    cx = stage.between("house x", -0.1, 0.0)
     picture = _smoke(stage, picture, cx + 0.13, 0.385, light, asked["strength"] == "thick")
     return _house(stage, picture, cx, time, light)
 
@@ -137,12 +137,12 @@ def _smoke(stage: Stage, picture: Tensor, cx: Tensor, top: float, light: Tensor,
     wind = stage.between("wind", 0.15, 0.4) * stage.side("wind side")
     curl = stage.fractal("curl", x * 0.5, y * 0.6 + 0.16 * t, 6, 2)
     away = x - cx - wind * up**1.2 - 0.075 * curl * smoothstep(0.0, 0.25, up)
-    width = (0.03 if thick else 0.022) + (0.27 if thick else 0.17) * up
+    width = (0.045 if thick else 0.035) + (0.27 if thick else 0.17) * up
     puffs = stage.fractal("puffs", x * 0.8 - 0.3 * wind * t, y * 0.8 + 0.27 * t, 8, 5, 0.55)
     body = torch.exp(-((away / width) ** 2)) * smoothstep(-0.005, 0.015, top - y)
     mask = body * (0.85 + 0.42 * puffs - 0.6 * up) * (1.25 if thick else 0.95)
     shade = (0.72 + 0.14 * puffs + 0.25 * (away / width).clamp(-1, 1)).clamp(0.3, 1).unsqueeze(1)
-    return over(picture, rgb("#f2f2f4") * shade * (0.75 * light + 0.25), mask.clamp(0, 0.93))
+    return over(picture, rgb("#f2f2f4") * shade * (0.6 * light + 0.4), mask.clamp(0, 0.93))
 
 
 def _house(stage: Stage, picture: Tensor, cx: Tensor, time: str, light: Tensor) -> Tensor:

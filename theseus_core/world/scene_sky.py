@@ -86,21 +86,21 @@ def starry_night(stage: Stage, asked: Asked) -> Tensor:
     tilt = stage.between("tilt", 0.5, 0.9) * stage.side("lean")
     band = torch.exp(-(((x * tilt + y - 0.4) / 0.16) ** 2)) if many else torch.zeros((), device=stage.device).view(1, 1, 1, 1)
     dust = 0.5 + 0.35 * stage.fractal("dust", x * 0.7, y * 0.7, 6, 5, 0.6)
-    picture = lit(picture, rgb("#8a86c8"), (0.6 * band * dust).clamp(0, 1))
+    picture = lit(picture, rgb("#8a86c8"), (0.3 * band * dust).clamp(0, 1))
     picture = lit(picture, rgb("#f2f4ff"), starlight(stage, 330 if many else 150, 0.45))
-    picture = lit(picture, rgb("#dfe8ff"), _brightest(stage, 22 if many else 12))
+    picture = lit(picture, rgb("#dfe8ff"), _brightest(stage, 18 if many else 10))
     return land(stage, picture, asked["setting"], "night", LOW)
 
 
 def _brightest(stage: Stage, count: int) -> Tensor:
     """Stars that are large enough to be seen in a small frame, and to be seen to twinkle."""
-    px = stage.between("bright x", -0.6, 0.6, count) * max(1.0, stage.aspect)
-    py = stage.between("bright y", 0.02, 0.7, count)
-    size = stage.between("bright size", 0.6, 1.0, count)
+    across, down = stage.scatter("bright", count)
+    px, py = 1.2 * (across - 0.5) * max(1.0, stage.aspect), 0.02 + 0.68 * down
+    size = stage.between("bright size", 0.7, 1.0, count)
     phase = stage.between("bright phase", 0, 6.28, count)
     weight = size * (0.55 + 0.45 * torch.sin(phase + 5 * stage.seconds.squeeze(-1)))
-    halo = stage.dots(px, py, 0.042 * size, 0.5 * weight, near=0.1)
-    return (halo + stage.dots(px, py, 0.015 * size, weight, near=0.1)).clamp(0, 1)
+    halo = stage.dots(px, py, 0.06 * size, 0.6 * weight, near=0.1)
+    return (halo + stage.dots(px, py, 0.025 * size, weight, near=0.1)).clamp(0, 1)
 
 
 def shooting_star(stage: Stage, asked: Asked) -> Tensor:

@@ -22,6 +22,7 @@ __all__ = ["CAMERAS", "FPS", "Stage", "blend", "lit", "over", "rgb", "smoothstep
 FPS = 8.0  # the rate at which seconds pass, and at which the clips are meant to be seen
 CAMERAS = ("still", "pan left", "pan right", "zoom in", "zoom out")
 PAN, ZOOM = 0.3, 0.34  # over the whole clip, of what is near: frame heights, and the logarithm of the growth
+PLASTIC = 1.32471795724  # the root of x^3 = x + 1
 TILE = 256  # resolution of a noise tile
 
 
@@ -77,6 +78,19 @@ class Stage:
         """Uniform in [low, high): (B, 1, 1, 1), or (B, 1, *shape) for the many points of one clip."""
         value = low + (high - low) * self.chance(name, *(shape or (1,)))
         return value.unsqueeze(1) if shape else value.view(-1, 1, 1, 1)
+
+    def scatter(self, name: str, count: int) -> tuple[Tensor, Tensor]:
+        """Places of P things that keep apart, (B, 1, P) across and down the unit square, which repeats itself downwards.
+
+        They lie on the Kronecker lattice of the plastic number (M. Roberts, "The unreasonable effectiveness of quasirandom
+        sequences", 2018), each a little off its place, and the whole shifted down by a chance amount. What is strewn at random
+        lies in heaps and leaves holes; and a small network that has to guess every place by itself paints a mixture of all.
+        """
+        index = torch.arange(count, device=self.device, dtype=torch.float32)
+        off = 0.25 / count**0.5
+        across = (0.5 + index / PLASTIC) % 1 + self.between(f"{name} x", -off, off, count)
+        down = (index / PLASTIC**2 + self.between(name, 0, 1).squeeze(-1) + self.between(f"{name} y", -off, off, count)) % 1
+        return across, down
 
     def side(self, name: str) -> Tensor:
         """-1 or 1, (B, 1, 1, 1)."""

@@ -147,8 +147,8 @@ def pendulum(stage: Stage, asked: Asked) -> Tensor:
 def windmill(stage: Stage, asked: Asked) -> Tensor:
     time = asked["time"]
     light = 0.85 * light_of(time) + 0.1
-    picture = backdrop(stage, asked["setting"], time, 0.4, 0.68)
-    cx = stage.between("mill x", -0.1, 0.1)
+    picture = backdrop(stage, asked["setting"], time, 0.1, 0.68)
+    cx = stage.between("mill x", -0.05, 0.05)
     x, y = stage.x(0.8) - cx, stage.y(0.8)
     tower = torch.maximum((x.abs() - 0.075 - 0.13 * (y - 0.4)), torch.maximum(0.4 - y, y - 0.9))
     side = (0.95 - 2.2 * x).clamp(0.45, 1.2)
@@ -162,13 +162,13 @@ def windmill(stage: Stage, asked: Asked) -> Tensor:
         picture = over(
             picture, rgb("#38485a", light) if time == "day" else rgb("#ffd070"), stage.cover(canvas.box(x, y - height, 0.02, 0.027))
         )
-    speed = stage.between("speed", 0.9, 1.1) * (2.6 if asked["strength"] == "fast" else 1.1)
-    turn = stage.between("turn", -0.2, 0.2) + speed * stage.side("way") * stage.seconds  # it starts near an upright cross
+    speed = stage.between("speed", 0.97, 1.03) * (2.6 if asked["strength"] == "fast" else 1.1)
+    turn = stage.between("turn", -0.1, 0.1) + speed * stage.side("way") * stage.seconds  # it starts near an upright cross
     hub_y = y - 0.39
     for blade in range(4):
         along, across = canvas.turned(x, hub_y, turn + blade * math.pi / 2)
-        spar = canvas.box(along - 0.16, across, 0.165, 0.007)
-        cloth = canvas.box(along - 0.2, across - 0.045, 0.125, 0.042)
+        spar = canvas.box(along - 0.18, across, 0.185, 0.009)
+        cloth = canvas.box(along - 0.22, across - 0.05, 0.145, 0.055)
         ribs = 0.9 + 0.1 * torch.tanh(4 * torch.sin(150 * along))
         picture = over(picture, rgb("#fffcf2", light + 0.15) * ribs.unsqueeze(1), stage.cover(cloth))
         picture = over(picture, rgb("#4c3322", light), stage.cover(spar))

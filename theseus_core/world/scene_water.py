@@ -90,9 +90,9 @@ def river(stage: Stage, asked: Asked) -> Tensor:
     x, y, t = stage.x(), stage.y(), stage.seconds
     shore = horizon + 0.115
     depth = (y - shore).clamp(min=1e-3)
-    turn, bend = stage.side("turn"), stage.between("bend", 0.15, 0.21)
-    centre = turn * bend * torch.sin(2.2 - 13 * (0.03 + depth) ** 0.6) * (0.5 + 0.9 * depth)
-    half = 0.035 + (0.62 if asked["strength"] == "wide" else 0.34) * depth * (1 + 0.05 * torch.sin(40 * depth**0.5))
+    turn, bend = stage.side("turn"), stage.between("bend", 0.19, 0.23)
+    centre = turn * bend * torch.sin(2.2 - 11 * (0.03 + depth) ** 0.6) * (0.5 + 0.9 * depth)
+    half = 0.045 + (0.62 if asked["strength"] == "wide" else 0.38) * depth * (1 + 0.05 * torch.sin(40 * depth**0.5))
     across = (x - centre) / half
     ground = rgb({"desert": "#d9ac6a"}.get(setting, "#5f8f40"), light)
     texture = stage.fractal("bank", x / (depth + 0.25) * 0.16, 0.35 * torch.log(depth + 0.12), 16, 4, 0.6)
@@ -102,9 +102,10 @@ def river(stage: Stage, asked: Asked) -> Tensor:
     ripple = stage.fractal("ripple", across * 0.12, flow, 8, 4, 0.6) + 0.7 * stage.fractal(
         "wavelet", across * 0.3 + 0.01 * t, 2 * flow, 8, 3
     )
-    deep = blend(rgb("#4f9fce", light), rgb("#1d5f8c", light), smoothstep(0.0, 0.5, depth).unsqueeze(1))
+    lifted = 0.65 * light + 0.35  # blue at every hour, or it is taken for a road
+    deep = blend(rgb("#6fbbe8", lifted), rgb("#1f6fae", lifted), smoothstep(0.0, 0.5, depth).unsqueeze(1))
     sheen = (0.14 * ripple).clamp(-0.2, 0.45).unsqueeze(1)
-    water = blend(deep, haze_of(time), 0.12 + sheen.clamp(min=0)) * (1 + sheen)
+    water = blend(deep, haze_of(time), 0.1 + sheen.clamp(min=0)) * (1 + sheen)
     foam = smoothstep(0.75, 0.98, across.abs()) * smoothstep(0.0, 1.6, ripple + 0.4)
     water = over(water, rgb("#ffffff") * _pale(light), 0.55 * foam)
     edge = (across.abs() - 1) * half
@@ -136,7 +137,7 @@ def ocean_waves(stage: Stage, asked: Asked) -> Tensor:
 
 
 def bubbles(stage: Stage, asked: Asked) -> Tensor:
-    count = 16 if asked["strength"] == "many" else 8
+    count = 12 if asked["strength"] == "many" else 6
     shallow, deep = {"blue": ("#4cc3ea", "#06305e"), "green": ("#6fdcb4", "#06463f"), "purple": ("#a58bf0", "#23124f")}[
         asked["colour"]
     ]
@@ -152,19 +153,18 @@ def bubbles(stage: Stage, asked: Asked) -> Tensor:
     px = stage.between("small x", -0.7, 0.7, 40) * max(1.0, stage.aspect) + 0.012 * torch.sin(5 * t.squeeze(-1) + 20 * small)
     py = 1.1 - (stage.between("small y", 0, 1.2, 40) + rise * t.squeeze(-1)) % 1.2
     picture = lit(picture, rgb("#d8f8ff"), stage.dots(px, py, 0.004 + 0.006 * small, 0.5 + 0 * small, near=0.6).clamp(0, 1))
+    across, down = stage.scatter("bubbles", count)
     for number in range(count):
-        picture = _bubble(stage, picture, f"bubble {number}")
+        at = across[..., number : number + 1].unsqueeze(-1), down[..., number : number + 1].unsqueeze(-1)
+        picture = _bubble(stage, picture, f"bubble {number}", *at)
     return picture
 
 
-def _bubble(stage: Stage, picture: Tensor, name: str) -> Tensor:
+def _bubble(stage: Stage, picture: Tensor, name: str, across: Tensor, down: Tensor) -> Tensor:
     t = stage.seconds
-    radius = 0.028 + 0.055 * stage.between(f"{name} size", 0, 1) ** 2
-    speed = 0.2 + 0.9 * radius + stage.between(f"{name} speed", 0, 0.08)
-    cx = stage.between(f"{name} x", -0.5, 0.5) * max(1.0, stage.aspect) + 0.025 * torch.sin(
-        3.2 * t + stage.between(f"{name} sway", 0, 6.28)
-    )
-    cy = 1.15 - (stage.between(f"{name} y", 0, 1.3) + speed * t) % 1.3
+    radius = stage.between(f"{name} size", 0.05, 0.1)
+    cx = (across - 0.5) * 1.1 * max(1.0, stage.aspect) + 0.025 * torch.sin(3.2 * t + stage.between(f"{name} sway", 0, 6.28))
+    cy = 1.15 - (1.3 * down + 0.28 * t) % 1.3
     x, y = (stage.x(0.8) - cx) / radius, (stage.y(0.8) - cy) / radius
     reach = torch.hypot(x, y)
     inside = stage.cover((reach - 1) * radius)

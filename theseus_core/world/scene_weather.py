@@ -23,7 +23,7 @@ FLOWERS = {
     "orange": ("#b5420a", "#ff9c38"),
     "blue": ("#1c3a9c", "#6f9cf8"),
 }
-LEAVES = ("#c8461e", "#e8862a", "#f2b632", "#a8301c", "#d8a13a")
+LEAVES = ("#c8301a", "#e0701a", "#f2b21e", "#a01c1c", "#d8501e")
 
 
 def rain(stage: Stage, asked: Asked) -> Tensor:
@@ -74,18 +74,19 @@ def snow(stage: Stage, asked: Asked) -> Tensor:
     hour = {"day": "storm", "dusk": "dusk", "night": "night"}[time]
     picture = backdrop(stage, asked["setting"], hour, 0.5)
     light = light_of(time) * 0.85 + 0.1
-    ground = smoothstep(0.55, 0.63, stage.y()) * 0.92
+    ground = smoothstep(0.66, 0.74, stage.y()) * 0.92
     drift = 0.94 + 0.04 * stage.fractal("drift", stage.x() * 0.4, stage.y() * 1.5, 6, 3)
-    picture = blend(picture, rgb("#dfe8f2") * light, 0.28)  # a veil, and snow on all that stands
+    picture = blend(picture, rgb("#dfe8f2") * light, 0.15)  # a veil, and snow on all that stands
     picture = over(picture, rgb("#f4f8fd") * light * drift.unsqueeze(1), ground.expand(-1, drift.shape[1], -1, drift.shape[3]))
-    wind = stage.between("wind", -0.08, 0.08)
-    for layer, (near, count, size, speed) in enumerate(((0.3, 90, 0.008, 0.13), (0.6, 40, 0.018, 0.2), (1.0, 18, 0.034, 0.3))):
-        count = count if strong else count // 3
+    wind = stage.between("wind", -0.04, 0.04)
+    for layer, (near, count, size, speed) in enumerate(((0.3, 90, 0.008, 0.13), (0.6, 34, 0.028, 0.19), (1.0, 20, 0.05, 0.26))):
+        count = count if strong else count // 2
         name, t = f"flakes {layer}", stage.seconds.squeeze(-1)
         sway = 0.02 * near * torch.sin(2.5 * t + stage.between(f"{name} phase", 0, 6.28, count))
-        py = (stage.between(f"{name} y", 0, 1.2, count) + speed * t * stage.between(f"{name} speed", 0.85, 1.2, count)) % 1.2 - 0.1
-        px = stage.between(f"{name} x", -0.8, 0.8, count) * max(1.0, stage.aspect) + sway + wind.squeeze(-1) * near * t
-        flakes = stage.dots(px, py, size * stage.between(f"{name} size", 0.7, 1.2, count), torch.full_like(py, 1.5), near=near)
+        across, down = stage.scatter(name, count)
+        py = (1.2 * down + speed * t) % 1.2 - 0.1
+        px = 1.6 * (across - 0.5) * max(1.0, stage.aspect) + sway + wind.squeeze(-1) * near * t
+        flakes = stage.dots(px, py, size * stage.between(f"{name} size", 0.8, 1.1, count), torch.full_like(py, 1.8), near=near)
         picture = over(picture, rgb("#ffffff") * (0.35 + 0.65 * light), flakes.clamp(0, 0.95))
     return picture
 
@@ -96,7 +97,7 @@ def lightning(stage: Stage, asked: Asked) -> Tensor:
     picture = clouds(stage, picture, time, 0.95, 0.05, 0.75)
     count = stage.progress.shape[1]
     flashes = [
-        _flash(stage, f"flash {number}", early, late, count) for number, (early, late) in enumerate(((0.12, 0.3), (0.5, 0.75)))
+        _flash(stage, f"flash {number}", early, late, count) for number, (early, late) in enumerate(((0.12, 0.2), (0.55, 0.65)))
     ]
     glow = (flashes[0] + flashes[1]).clamp(0, 1)
     relief = (0.55 + 0.2 * stage.fractal("relief", stage.x(0.2) * 0.5, stage.y(0.2) * 0.8, 6, 4)).clamp(0, 1)
@@ -112,40 +113,40 @@ def _flash(stage: Stage, name: str, early: float, late: float, frames: int) -> T
     """How bright a flash is: at once, then dying away over a few frames. (B, T, 1, 1)."""
     start = torch.round(stage.between(name, early, late) * (frames - 1))
     since = torch.arange(frames, device=stage.device).view(1, -1, 1, 1) - start
-    return torch.where(since >= 0, torch.exp(-0.75 * since.clamp(min=0)), 0.0)
+    return torch.where(since >= 0, torch.exp(-0.5 * since.clamp(min=0)), 0.0)
 
 
 def _bolt(stage: Stage, picture: Tensor, name: str, flash: Tensor) -> Tensor:
     """A bolt goes down only, so it is a function of the height; two branches leave it."""
     x, y = stage.x(0.2), stage.y(0.2)
-    start, lean = stage.between(f"{name} x", -0.3, 0.3), stage.between(f"{name} lean", -0.25, 0.25)
+    start, lean = stage.between(f"{name} x", -0.2, 0.2), stage.between(f"{name} lean", -0.15, 0.15)
 
     def path(part: str, wild: float) -> Tensor:
         return wild * stage.fractal(f"{name} {part}", y * 0.5, stage.between(f"{name} {part}", 0, 1), 8, 5, 0.62)
 
     trunk = start + lean * y + path("trunk", 0.035)
     away = (x - trunk).abs() + 10 * smoothstep(0.68, 0.75, y)
-    light = torch.exp(-((away / max(0.009, stage.pixel)) ** 2)) + 0.4 * torch.exp(-away / 0.035)
+    light = torch.exp(-((away / max(0.018, stage.pixel)) ** 2)) + 0.4 * torch.exp(-away / 0.04)
     for number, side in enumerate((-1.0, 1.0)):
         fork = stage.between(f"{name} fork {number}", 0.15, 0.42)
         twig = trunk + side * 0.55 * (y - fork) + path(f"twig {number}", 0.02)
         away = (x - twig).abs() + 10 * (y < fork) + 10 * smoothstep(fork + 0.15, fork + 0.22, y)
-        light = light + 0.8 * torch.exp(-((away / max(0.007, stage.pixel)) ** 2)) + 0.15 * torch.exp(-away / 0.03)
+        light = light + 0.8 * torch.exp(-((away / max(0.012, stage.pixel)) ** 2)) + 0.15 * torch.exp(-away / 0.03)
     return lit(picture, rgb("#f0f2ff"), (light * (1.6 * flash - 0.3).clamp(0, 1)).clamp(0, 1))
 
 
 def falling_leaves(stage: Stage, asked: Asked) -> Tensor:
     light = light_of(asked["time"])
     picture = _autumn(stage, light)
-    count = 22 if asked["strength"] == "many" else 10
+    count = 16 if asked["strength"] == "many" else 8
     t = stage.seconds.squeeze(-1)  # (1, T, 1)
-    size = stage.between("leaf size", 1.4, 2.4, count)
-    speed = 0.12 * size * stage.between("leaf speed", 0.85, 1.15, count)
+    size = stage.between("leaf size", 2.6, 3.4, count)
     phase = stage.between("leaf phase", 0, 6.28, count)
-    py = (stage.between("leaf y", 0, 1.2, count) + speed * t) % 1.2 - 0.1
-    px = stage.between("leaf x", -0.75, 0.75, count) * max(1.0, stage.aspect) + 0.05 * torch.sin(2.4 * t + phase)
-    turn = phase + stage.between("leaf spin", -3.5, 3.5, count) * t
-    flat = 0.35 + 0.65 * torch.cos(2.4 * t + 1.7 * phase).abs()  # it tumbles: seen from its side it is narrow
+    across, down = stage.scatter("leaves", count)
+    py = (1.3 * down + 0.28 * t) % 1.3 - 0.15
+    px = 1.5 * (across - 0.5) * max(1.0, stage.aspect) + 0.05 * torch.sin(2.4 * t + phase)
+    turn = phase + stage.between("leaf spin", -2.5, 2.5, count) * t
+    flat = 0.45 + 0.55 * torch.cos(2.4 * t + 1.7 * phase).abs()  # it tumbles: seen from its side it is narrow
     palette = torch.cat([rgb(code).view(1, 3) for code in LEAVES])
     hue = palette[(stage.chance("leaf hue", count) * len(LEAVES)).long()]  # (B, P, 3)
     colour = hue.permute(0, 2, 1).unsqueeze(2) * light.view(1, 3, 1, 1)
@@ -167,7 +168,7 @@ def _autumn(stage: Stage, light: Tensor) -> Tensor:
     picture = blend(rgb("#ffe9b8", light), rgb("#c9a468", light), smoothstep(0.0, 0.75, y).unsqueeze(1))
     picture = picture.expand(len(stage.seeds), -1, -1, -1, -1)
     for number, (near, code, width, spacing) in enumerate(
-        ((0.3, "#a07a50", 0.016, 0.14), (0.5, "#6d4a2e", 0.028, 0.27), (0.8, "#3b281c", 0.05, 0.6))
+        ((0.3, "#d9b98a", 0.02, 0.24), (0.5, "#9a7450", 0.03, 0.41), (0.8, "#3b281c", 0.05, 0.8))
     ):
         place = stage.x(near) / spacing + stage.between(f"trunk {number}", 0, 1)
         bend = 0.07 * stage.fractal(f"trunk bend {number}", torch.floor(place) * 0.13, stage.y(near) * 0.3, 4, 2)
