@@ -267,8 +267,8 @@ def gan(
         str,
         typer.Option(
             "--preset",
-            help="small, for any dataset; shapes, shapes-128, classic; sprites and classic-sprites, on what the vae's two-sprites and "
-            "sprites give; debug.",
+            help="small, for any dataset; shapes, shapes-128, classic; sprites and classic-sprites, on what the vae's two-sprites "
+            "and sprites give; debug.",
             rich_help_panel=RUN,
         ),
     ] = "small",
