@@ -443,11 +443,12 @@ PRESETS: dict[str, dict[str, Tree]] = {
         # The same on what the vae's preset "sprites" gives.
         "classic-sprites": {
             "model_preset": "latents",
-            "text": {"max_tokens": 24},
+            "model": {"reading": 1000},
+            "text": {"max_tokens": 24, "width": 128, "layers": 1},  # else most of a step goes to the words
             "hold_out": 0.005,
-            "world": CLASSIC,
+            "world": {**CLASSIC, "clips": 16_000},
             "prompts": 16,
-            "train": {**GAN, "batch_size": 64, "steps": 20_000},
+            "train": {**GAN, "batch_size": 64, "steps": 9000},
         },
     },
 }
