@@ -49,7 +49,9 @@ class Text:
     def trimmed(self) -> Text:
         """Without what is padding in all captions, at the end: it is hidden from all that reads it, and takes time."""
         length = 1 + int(self.mask.any(dim=0).nonzero()[-1])  # the first token is always real
-        return Text(*(None if part is None else part[:, :length] for part in (self.mask, self.ids, self.embeddings)))
+        ids = None if self.ids is None else self.ids[:, :length]
+        embeddings = None if self.embeddings is None else self.embeddings[:, :length]
+        return Text(mask=self.mask[:, :length], ids=ids, embeddings=embeddings)
 
 
 @dataclass(frozen=True)

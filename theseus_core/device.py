@@ -134,6 +134,21 @@ def trim_freed_memory() -> None:
         library.malloc_trim(0)
 
 
+def forget_mapped(tensor: torch.Tensor) -> None:
+    """Let go of the memory of a tensor that is mapped from a file, and was copied: while others are mapped it would stay.
+
+    Its values are read from the file again should they be asked for. What is written to a mapped tensor is lost by this.
+    """
+    library = _c_library()
+    if library is None:
+        return
+    size = os.sysconf("SC_PAGE_SIZE")
+    first, last = -(-tensor.data_ptr() // size), (tensor.data_ptr() + tensor.nbytes) // size  # of the pages that are its alone
+    if first < last:
+        dont_need = 4  # MADV_DONTNEED of mman.h
+        library.madvise(ctypes.c_void_p(first * size), ctypes.c_size_t((last - first) * size), dont_need)
+
+
 def _c_library() -> ctypes.CDLL | None:
     """glibc, where this system has it."""
     if not sys.platform.startswith("linux"):

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from theseus_core.device import forget_mapped
+
 
 class Packed(nn.Module):
     """A linear layer for inference with its weight in oneDNN's own order, which is none that can be saved or moved."""
@@ -53,6 +55,8 @@ def pack(module: nn.Module) -> int:
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16:  # a subclass may have its weights read elsewhere
                 setattr(parent, name, Packed(child))
+                if getattr(child.weight, "mapped", False):  # from a file, whose other weights would keep this one in memory
+                    forget_mapped(child.weight)
                 count += 1
     return count
 

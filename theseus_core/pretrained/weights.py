@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from theseus_core.device import forget_mapped
 from theseus_core.errors import TheseusError
 from theseus_core.files import read_json, write_json
 
@@ -95,10 +96,19 @@ def load_into(module: nn.Module, ties: Sequence[Tie], stored: Stored, dtype: tor
     assert {tie.ours for tie in ties} == set(places), {tie.ours for tie in ties} ^ set(places)
     _check(ties, places, stored)
     state: dict[str, Tensor] = {}
+    mapped: list[str] = []
     for tie in ties:
-        whole = tie.join([stored.read(name) for name in tie.theirs])
+        parts = [stored.read(name) for name in tie.theirs]
+        whole = tie.join(parts)
         state[tie.ours] = whole if dtype is None else whole.to(dtype)
+        if _memory(parts[0]) == _memory(state[tie.ours]):
+            mapped.append(tie.ours)
+        else:
+            for part in parts:
+                forget_mapped(part)
     module.load_state_dict(state, strict=True, assign=True)
+    for name, parameter in module.named_parameters():
+        parameter.mapped = name in mapped  # type: ignore[attr-defined]  # read by `nn.packed.pack`
 
 
 def save_from(module: nn.Module, ties: Sequence[Tie], folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
@@ -117,6 +127,11 @@ def save_from(module: nn.Module, ties: Sequence[Tie], folder: Path, shard_bytes:
     if len(shards) > 1:
         total = sum(tensor.nbytes for tensor in weights.values())
         write_json(folder / f"{STEM}.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": index})
+
+
+def _memory(tensor: Tensor) -> int:
+    """The address of the storage that a tensor is a view of."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _weight_files(folder: Path) -> list[Path]:
