@@ -58,6 +58,10 @@ FORGOTTEN = [
     *("sunrise", "sunset", "river"),
 ]
 WEAK = ["windmill", "windmill", "snow", "falling leaves", "waterfall", "shooting star", "flower opening", "river"]
+STREWN = [
+    *("windmill", "snow", "falling leaves", "river", "bubbles", "starry night", "lightning storm", "smoke from a chimney"),
+    *("falling leaves", "snow", "windmill", "waterfall", "flower opening"),
+]
 BRIEFLY = ("world.clips=5120", "train.lr=1.5e-3", "train.decay=0.8")
 
 RECIPES = {
@@ -70,7 +74,8 @@ RECIPES = {
             ("runs/hardest", "scenes-hardest", ()),
             ("runs/things", "scenes-hardest", again(5, 2400, SMALL_THINGS)),
             ("runs/forgotten", "scenes-hardest", again(6, 620, FORGOTTEN, *BRIEFLY)),
-            ("runs/transformer", "scenes-hardest", again(7, 900, WEAK, *BRIEFLY)),
+            ("runs/weak", "scenes-hardest", again(7, 900, WEAK, *BRIEFLY)),
+            ("runs/transformer", "scenes-hardest", again(8, 2000, STREWN, "train.decay=0.6")),
         ),
     ),
     "shapes": Recipe(

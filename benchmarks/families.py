@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.from_scratch import theseus
 from theseus_core.evaluate.cost import how_trained
-from theseus_core.presets import ONE_SHAPE, WORLD
+from theseus_core.presets import MOVING
 
 ENDLESS = 1_000_000  # steps: the minutes are over before
 
@@ -40,19 +40,19 @@ class Family:
 
 
 FAMILIES = {
-    "dit": Family("transformer", "shapes", tokenizer="shapes"),
+    "dit": Family("transformer", "sprites", tokenizer="sprites"),
     "autoregressive": Family("transformer", "shapes-codes", tokenizer="shapes-codes"),
-    "ddpm": Family("transformer", "ddpm-shapes", tokenizer="shapes"),
-    "gan": Family("gan", "shapes"),
+    "ddpm": Family("transformer", "ddpm-sprites", tokenizer="sprites"),
+    "gan": Family("gan", "sprites", tokenizer="sprites"),
 }
 
 
 def world() -> list[str]:
     """The flags of every training, in place of what its preset says of the world."""
-    words = ["--data", "world", "--scenes", ",".join(ONE_SHAPE["scenes"])]
-    for key in ("objects", "clips", "height", "width"):
-        words += ["--set", f"world.{key}={ONE_SHAPE[key]}"]
-    for text in WORLD["hold_out"]:
+    words = ["--data", "world", "--scenes", ",".join(MOVING["scenes"]), "--set", "world.objects=1", "--set", "world.often=[]"]
+    for key in ("clips", "height", "width"):
+        words += ["--set", f"world.{key}={MOVING[key]}"]
+    for text in MOVING["hold_out"]:
         words += ["--hold-out", text]
     return words
 

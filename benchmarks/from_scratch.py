@@ -75,8 +75,7 @@ def run(output: Path, road: Road, minutes: float) -> list[Point]:
     spent = theseus(output, "train", "vae", *common)[0] if road.vae else 0.0
     print(f"before it can begin: {spent:.1f} minutes")
     curve: list[Point] = []
-    leg = 0.0
-    while spent + leg <= minutes:
+    while spent < minutes:
         steps = road.leg * (len(curve) + 1)
         leg, _ = theseus(output, "train", road.generator, *common, "--steps", str(steps), "--set", "train.schedule=constant")
         spent += leg

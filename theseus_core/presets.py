@@ -427,7 +427,8 @@ PRESETS: dict[str, dict[str, Tree]] = {
         # On what the vae's preset "two-sprites" gives: a clip is eight hundred numbers.
         "sprites": {
             "model_preset": "latents",
-            "text": {"max_tokens": 24},
+            "model": {"reading": 1000},
+            "text": {"max_tokens": 24, "width": 128, "layers": 1},  # else most of a step goes to the words
             "hold_out": 0.005,
             "world": MOVING,
             "prompts": 16,
@@ -444,7 +445,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         "classic-sprites": {
             "model_preset": "latents",
             "model": {"reading": 1000},
-            "text": {"max_tokens": 24, "width": 128, "layers": 1},  # else most of a step goes to the words
+            "text": {"max_tokens": 24, "width": 128, "layers": 1},
             "hold_out": 0.005,
             "world": {**CLASSIC, "clips": 16_000},
             "prompts": 16,
