@@ -62,6 +62,10 @@ STREWN = [
     *("windmill", "snow", "falling leaves", "river", "bubbles", "starry night", "lightning storm", "smoke from a chimney"),
     *("falling leaves", "snow", "windmill", "waterfall", "flower opening"),
 ]
+MIXED_UP = [
+    *("falling leaves", "snow", "bubbles", "pendulum", "falling leaves", "snow", "starry night", "lightning storm", "windmill"),
+    *("bouncing ball", "sailing boat", "hot-air balloon", "pendulum", "smoke from a chimney"),
+]
 BRIEFLY = ("world.clips=5120", "train.lr=1.5e-3", "train.decay=0.8")
 
 RECIPES = {
@@ -75,7 +79,8 @@ RECIPES = {
             ("runs/things", "scenes-hardest", again(5, 2400, SMALL_THINGS)),
             ("runs/forgotten", "scenes-hardest", again(6, 620, FORGOTTEN, *BRIEFLY)),
             ("runs/weak", "scenes-hardest", again(7, 900, WEAK, *BRIEFLY)),
-            ("runs/transformer", "scenes-hardest", again(8, 2000, STREWN, "train.decay=0.6")),
+            ("runs/strewn", "scenes-hardest", again(8, 2000, STREWN, "train.decay=0.6")),
+            ("runs/transformer", "scenes-hardest", again(9, 1400, MIXED_UP, "world.clips=5120")),
         ),
     ),
     "shapes": Recipe(

@@ -83,13 +83,14 @@ class Stage:
         """Places of P things that keep apart, (B, 1, P) across and down the unit square, which repeats itself downwards.
 
         They lie on the Kronecker lattice of the plastic number (M. Roberts, "The unreasonable effectiveness of quasirandom
-        sequences", 2018), each a little off its place, and the whole shifted down by a chance amount. What is strewn at random
-        lies in heaps and leaves holes; and a small network that has to guess every place by itself paints a mixture of all.
+        sequences", 2018), each a little off its place, and all of them a little further down or up. What is strewn at random lies
+        in heaps and leaves holes; and a small network that has to guess every place by itself paints a mixture of all.
         """
         index = torch.arange(count, device=self.device, dtype=torch.float32)
-        off = 0.25 / count**0.5
+        off = 0.15 / count**0.5
         across = (0.5 + index / PLASTIC) % 1 + self.between(f"{name} x", -off, off, count)
-        down = (index / PLASTIC**2 + self.between(name, 0, 1).squeeze(-1) + self.between(f"{name} y", -off, off, count)) % 1
+        shift = self.between(name, -0.06, 0.06).squeeze(-1)
+        down = (index / PLASTIC**2 + shift + self.between(f"{name} y", -off, off, count)) % 1
         return across, down
 
     def side(self, name: str) -> Tensor:

@@ -132,8 +132,8 @@ def pendulum(stage: Stage, asked: Asked) -> Tensor:
     wall = blend(rgb("#5c6b74"), rgb("#74644f"), stage.between("wall", 0, 1).unsqueeze(1))
     picture = wall * (stripes * (1.25 - 0.55 * y - 0.3 * x.abs())).unsqueeze(1)
     px, py, length = stage.between("pivot x", -0.03, 0.03), 0.1, stage.between("rod", 0.56, 0.61)
-    period = stage.between("period", 1.35, 1.5)  # it is let go at one side
-    angle = stage.side("let go") * stage.between("swing", 0.5, 0.58) * torch.cos(2 * math.pi * stage.seconds / period)
+    period = stage.between("period", 1.38, 1.46)  # it is let go on the left
+    angle = -stage.between("swing", 0.5, 0.58) * torch.cos(2 * math.pi * stage.seconds / period)
     cx, cy = px + length * torch.sin(angle), py + length * torch.cos(angle)
     shadow = stage.line(px + 0.04, py + 0.04, cx + 0.04, cy + 0.04, 0.02)
     picture = over(picture, rgb("#1c1a18"), 0.35 * torch.maximum(shadow, stage.disc(cx + 0.04, cy + 0.04, 0.135, soft=0.03)))

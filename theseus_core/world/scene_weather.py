@@ -79,7 +79,7 @@ def snow(stage: Stage, asked: Asked) -> Tensor:
     picture = blend(picture, rgb("#dfe8f2") * light, 0.15)  # a veil, and snow on all that stands
     picture = over(picture, rgb("#f4f8fd") * light * drift.unsqueeze(1), ground.expand(-1, drift.shape[1], -1, drift.shape[3]))
     wind = stage.between("wind", -0.04, 0.04)
-    for layer, (near, count, size, speed) in enumerate(((0.3, 90, 0.008, 0.13), (0.6, 34, 0.028, 0.19), (1.0, 20, 0.05, 0.26))):
+    for layer, (near, count, size, speed) in enumerate(((0.3, 90, 0.008, 0.13), (0.6, 24, 0.032, 0.19), (1.0, 14, 0.055, 0.26))):
         count = count if strong else count // 2
         name, t = f"flakes {layer}", stage.seconds.squeeze(-1)
         sway = 0.02 * near * torch.sin(2.5 * t + stage.between(f"{name} phase", 0, 6.28, count))
@@ -119,7 +119,7 @@ def _flash(stage: Stage, name: str, early: float, late: float, frames: int) -> T
 def _bolt(stage: Stage, picture: Tensor, name: str, flash: Tensor) -> Tensor:
     """A bolt goes down only, so it is a function of the height; two branches leave it."""
     x, y = stage.x(0.2), stage.y(0.2)
-    start, lean = stage.between(f"{name} x", -0.2, 0.2), stage.between(f"{name} lean", -0.15, 0.15)
+    start, lean = stage.between(f"{name} x", -0.1, 0.1), stage.between(f"{name} lean", -0.08, 0.08)
 
     def path(part: str, wild: float) -> Tensor:
         return wild * stage.fractal(f"{name} {part}", y * 0.5, stage.between(f"{name} {part}", 0, 1), 8, 5, 0.62)
@@ -138,18 +138,19 @@ def _bolt(stage: Stage, picture: Tensor, name: str, flash: Tensor) -> Tensor:
 def falling_leaves(stage: Stage, asked: Asked) -> Tensor:
     light = light_of(asked["time"])
     picture = _autumn(stage, light)
-    count = 16 if asked["strength"] == "many" else 8
+    count = 12 if asked["strength"] == "many" else 6
     t = stage.seconds.squeeze(-1)  # (1, T, 1)
-    size = stage.between("leaf size", 2.6, 3.4, count)
-    phase = stage.between("leaf phase", 0, 6.28, count)
+    size = stage.between("leaf size", 3.0, 3.6, count)
+    order = torch.arange(count, device=stage.device)
+    phase = 2.4 * order + stage.between("leaf phase", -0.3, 0.3, count)
     across, down = stage.scatter("leaves", count)
     py = (1.3 * down + 0.28 * t) % 1.3 - 0.15
     px = 1.5 * (across - 0.5) * max(1.0, stage.aspect) + 0.05 * torch.sin(2.4 * t + phase)
-    turn = phase + stage.between("leaf spin", -2.5, 2.5, count) * t
+    turn = phase + (1 - 2 * (order % 2)) * stage.between("leaf spin", 1.2, 1.6, count) * t
     flat = 0.45 + 0.55 * torch.cos(2.4 * t + 1.7 * phase).abs()  # it tumbles: seen from its side it is narrow
     palette = torch.cat([rgb(code).view(1, 3) for code in LEAVES])
-    hue = palette[(stage.chance("leaf hue", count) * len(LEAVES)).long()]  # (B, P, 3)
-    colour = hue.permute(0, 2, 1).unsqueeze(2) * light.view(1, 3, 1, 1)
+    hue = palette[order % len(LEAVES)]  # (P, 3)
+    colour = hue.T.view(1, 3, 1, -1) * (0.65 * light + 0.35).view(1, 3, 1, 1)
     total: Tensor | float = 0.0
     painted: Tensor | float = 0.0
     for place in (-1.2, -0.4, 0.4, 1.2):  # a leaf is a row of points, the middle ones larger
