@@ -136,21 +136,21 @@ def _bolt(stage: Stage, picture: Tensor, name: str, flash: Tensor) -> Tensor:
 
 
 def falling_leaves(stage: Stage, asked: Asked) -> Tensor:
-    light = light_of(asked["time"])
+    light = 0.6 * light_of(asked["time"]) + 0.4  # or red leaves are lost against a wood at dusk
     picture = _autumn(stage, light)
-    count = 12 if asked["strength"] == "many" else 6
+    count = 10 if asked["strength"] == "many" else 5
     t = stage.seconds.squeeze(-1)  # (1, T, 1)
-    size = stage.between("leaf size", 3.0, 3.6, count)
+    size = stage.between("leaf size", 3.6, 4.2, count)
     order = torch.arange(count, device=stage.device)
     phase = 2.4 * order + stage.between("leaf phase", -0.3, 0.3, count)
     across, down = stage.scatter("leaves", count)
-    py = (1.3 * down + 0.28 * t) % 1.3 - 0.15
+    py = (1.3 * down + 0.26 * t) % 1.3 - 0.15
     px = 1.5 * (across - 0.5) * max(1.0, stage.aspect) + 0.05 * torch.sin(2.4 * t + phase)
     turn = phase + (1 - 2 * (order % 2)) * stage.between("leaf spin", 1.2, 1.6, count) * t
     flat = 0.45 + 0.55 * torch.cos(2.4 * t + 1.7 * phase).abs()  # it tumbles: seen from its side it is narrow
     palette = torch.cat([rgb(code).view(1, 3) for code in LEAVES])
     hue = palette[order % len(LEAVES)]  # (P, 3)
-    colour = hue.T.view(1, 3, 1, -1) * (0.65 * light + 0.35).view(1, 3, 1, 1)
+    colour = hue.T.view(1, 3, 1, -1) * light.view(1, 3, 1, 1)
     total: Tensor | float = 0.0
     painted: Tensor | float = 0.0
     for place in (-1.2, -0.4, 0.4, 1.2):  # a leaf is a row of points, the middle ones larger
