@@ -66,7 +66,6 @@ MIXED_UP = [
     *("falling leaves", "snow", "bubbles", "pendulum", "falling leaves", "snow", "starry night", "lightning storm", "windmill"),
     *("bouncing ball", "sailing boat", "hot-air balloon", "pendulum", "smoke from a chimney"),
 ]
-LEAVES = [*["falling leaves"] * 5, *["bubbles"] * 2, "lightning storm", "lighthouse", "bouncing ball", "shooting star", "fireworks"]
 BRIEFLY = ("world.clips=5120", "train.lr=1.5e-3", "train.decay=0.8")
 
 RECIPES = {
@@ -81,8 +80,7 @@ RECIPES = {
             ("runs/forgotten", "scenes-hardest", again(6, 620, FORGOTTEN, *BRIEFLY)),
             ("runs/weak", "scenes-hardest", again(7, 900, WEAK, *BRIEFLY)),
             ("runs/strewn", "scenes-hardest", again(8, 2000, STREWN, "train.decay=0.6")),
-            ("runs/mixed-up", "scenes-hardest", again(9, 1400, MIXED_UP, "world.clips=5120")),
-            ("runs/transformer", "scenes-hardest", again(10, 750, LEAVES, "world.clips=3072")),
+            ("runs/transformer", "scenes-hardest", again(9, 1400, MIXED_UP, "world.clips=5120")),
         ),
     ),
     "shapes": Recipe(
