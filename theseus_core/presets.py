@@ -447,7 +447,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "model": {"reading": 1000},
             "text": {"max_tokens": 24, "width": 128, "layers": 1},
             "hold_out": 0.005,
-            "world": {**CLASSIC, "clips": 16_000},
+            "world": {**CLASSIC, "clips": 8000},
             "prompts": 16,
             "train": {**GAN, "batch_size": 64, "steps": 9000},
         },
