@@ -101,6 +101,15 @@ SPRITES: Tree = {
 
 GAN: Tree = {"steps": 5600, "schedule": "constant-linear", "decay": 0.4, "evaluate_every": 1000, "checkpoint_every": 200}
 
+GAN_SPRITES: Tree = {
+    "model_preset": "latents",
+    "model": {"reading": 1000},
+    "text": {"max_tokens": 24, "width": 128, "layers": 1},  # else most of a step goes to the words
+    "hold_out": 0.005,
+    "prompts": 16,
+    "train": {**GAN, "batch_size": 64},
+}
+
 # A constant rate, so that the training may be prolonged by any number of steps; the averaged weights are good at any time.
 PROLONGED: Tree = {
     "optimizer": "muon",  # also of what goes on from a model, where AdamW would be the default
@@ -425,15 +434,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "train": GAN,
         },
         # On what the vae's preset "two-sprites" gives: a clip is eight hundred numbers.
-        "sprites": {
-            "model_preset": "latents",
-            "model": {"reading": 1000},
-            "text": {"max_tokens": 24, "width": 128, "layers": 1},  # else most of a step goes to the words
-            "hold_out": 0.005,
-            "world": MOVING,
-            "prompts": 16,
-            "train": {**GAN, "batch_size": 64, "steps": 20_000},
-        },
+        "sprites": merge(GAN_SPRITES, {"world": MOVING, "train": {"steps": 20_000}}),
         "classic": {
             "text": {"max_tokens": 24},
             "hold_out": 0.005,
@@ -442,14 +443,6 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "train": GAN,
         },
         # The same on what the vae's preset "sprites" gives.
-        "classic-sprites": {
-            "model_preset": "latents",
-            "model": {"reading": 1000},
-            "text": {"max_tokens": 24, "width": 128, "layers": 1},
-            "hold_out": 0.005,
-            "world": {**CLASSIC, "clips": 8000},
-            "prompts": 16,
-            "train": {**GAN, "batch_size": 64, "steps": 9000},
-        },
+        "classic-sprites": merge(GAN_SPRITES, {"world": {**CLASSIC, "clips": 8000}, "train": {"steps": 9000}}),
     },
 }
