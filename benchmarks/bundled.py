@@ -66,6 +66,15 @@ MIXED_UP = [
     *("falling leaves", "snow", "bubbles", "pendulum", "falling leaves", "snow", "starry night", "lightning storm", "windmill"),
     *("bouncing ball", "sailing boat", "hot-air balloon", "pendulum", "smoke from a chimney"),
 ]
+REDRAWN = [
+    *("falling leaves", "bubbles", "bouncing ball", "flower opening", "waterfall") * 2,
+    *("falling leaves", "falling leaves", "lightning storm", "windmill", "snow", "sailing boat"),
+]
+AUTUMN = [
+    *("falling leaves",) * 8,
+    *("sunset", "sunrise", "candle", "sailing boat") * 2,
+    *("bubbles", "hot-air balloon", "shooting star", "fireworks"),
+]
 BRIEFLY = ("world.clips=5120", "train.lr=1.5e-3", "train.decay=0.8")
 
 RECIPES = {
@@ -80,7 +89,9 @@ RECIPES = {
             ("runs/forgotten", "scenes-hardest", again(6, 620, FORGOTTEN, *BRIEFLY)),
             ("runs/weak", "scenes-hardest", again(7, 900, WEAK, *BRIEFLY)),
             ("runs/strewn", "scenes-hardest", again(8, 2000, STREWN, "train.decay=0.6")),
-            ("runs/transformer", "scenes-hardest", again(9, 1400, MIXED_UP, "world.clips=5120")),
+            ("runs/mixed-up", "scenes-hardest", again(9, 1400, MIXED_UP, "world.clips=5120")),
+            ("runs/redrawn", "scenes-hardest", again(11, 2400, REDRAWN, "world.clips=8192", "train.decay=0.65")),
+            ("runs/transformer", "scenes-hardest", again(12, 1200, AUTUMN, "world.clips=4096")),
         ),
     ),
     "shapes": Recipe(

@@ -1,11 +1,11 @@
 """The families of generators side by side: the same world, the same minutes of training, the same judge.
 
-    python -m benchmarks.families [-o FOLDER] [--minutes 60] [--only dit,gan] [--clips 200]
+    python -m benchmarks.families [-o FOLDER] [--minutes 60] [--only dit,gan] [--clips 200] [--tokenizer-steps shapes-codes=600]
 
 Runs the commands as a user would: every family is trained on one moving shape of 64x64, drawn from the same world with the same
 combinations held out, and `theseus compare` judges them all. The minutes of a tokenizer count: they are taken off those of the
 generator, also of each where two share one. Encodings and evaluations do not count. Each command goes on where it was stopped, so
-this may be killed and started again. With few minutes `--tokenizer-steps` leaves some of them to the generators. Minutes are those
+this may be killed and started again. With few minutes `--tokenizer-steps` leaves more of them to the generators. Minutes are those
 of the clock: where the machine has other work at one time and not at another, they are not the same for all.
 """
 
@@ -32,26 +32,28 @@ class Family:
         command: of `theseus train`.
         preset: of that command; it decides all but the world and the minutes.
         tokenizer: the preset of `theseus train vae` whose run it stands on; "" where it makes pixels.
+        clips: of the world that are encoded to train on; fewer where encoding takes longer than training would.
     """
 
     command: str
     preset: str
     tokenizer: str = ""
+    clips: int = MOVING["clips"]
 
 
 FAMILIES = {
     "dit": Family("transformer", "sprites", tokenizer="sprites"),
-    "autoregressive": Family("transformer", "shapes-codes", tokenizer="shapes-codes"),
+    "autoregressive": Family("transformer", "shapes-codes", tokenizer="shapes-codes", clips=4000),
     "ddpm": Family("transformer", "ddpm-sprites", tokenizer="sprites"),
     "gan": Family("gan", "sprites", tokenizer="sprites"),
 }
 
 
-def world() -> list[str]:
+def world(clips: int = MOVING["clips"]) -> list[str]:
     """The flags of every training, in place of what its preset says of the world."""
     words = ["--data", "world", "--scenes", ",".join(MOVING["scenes"]), "--set", "world.objects=1", "--set", "world.often=[]"]
-    for key in ("clips", "height", "width"):
-        words += ["--set", f"world.{key}={MOVING[key]}"]
+    for key, value in (("clips", clips), ("height", MOVING["height"]), ("width", MOVING["width"])):
+        words += ["--set", f"world.{key}={value}"]
     for text in MOVING["hold_out"]:
         words += ["--hold-out", text]
     return words
@@ -70,18 +72,18 @@ def train_tokenizer(output: Path, preset: str, steps: int | None) -> float:
 def train(output: Path, name: str, minutes: float) -> None:
     """Train a family for so many minutes."""
     family = FAMILIES[name]
-    words = ["train", family.command, "--preset", family.preset, "-o", f"runs/{name}", *world()]
+    words = ["train", family.command, "--preset", family.preset, "-o", f"runs/{name}", *world(family.clips)]
     words += ["--steps", str(ENDLESS), "--set", "train.schedule=constant", "--set", f"train.minutes={minutes:.3f}"]
     words += ["--set", "train.evaluate_every=0"]
     theseus(output, *words, *(["--vae", f"runs/vae-{family.tokenizer}"] if family.tokenizer else []))
 
 
-def run(output: Path, names: list[str], minutes: float, clips: int, tokenizer_steps: int | None) -> dict[str, Any]:
+def run(output: Path, names: list[str], minutes: float, clips: int, tokenizer_steps: dict[str, int]) -> dict[str, Any]:
     """Train all of them, and compare: what `theseus compare --json` says."""
     output.mkdir(parents=True, exist_ok=True)
     spent = {"": 0.0}
     for preset in sorted({FAMILIES[name].tokenizer for name in names} - {""}):
-        spent[preset] = train_tokenizer(output, preset, tokenizer_steps)
+        spent[preset] = train_tokenizer(output, preset, tokenizer_steps.get(preset))
         print(f"tokenizer {preset}: {spent[preset]:.1f} minutes", flush=True)
     for name in names:
         left = minutes - spent[FAMILIES[name].tokenizer]
@@ -103,16 +105,25 @@ def chosen(text: str) -> list[str]:
     return names
 
 
+def steps_of(text: str) -> tuple[str, int]:
+    """`shapes-codes=600` as a pair; refuses what is no tokenizer here, or no number of steps."""
+    preset, _, steps = text.partition("=")
+    presets = sorted({family.tokenizer for family in FAMILIES.values()} - {""})
+    if preset not in presets or not steps.isdecimal() or int(steps) == 0:
+        raise argparse.ArgumentTypeError(f"not PRESET=STEPS: {text}; presets are {', '.join(presets)}")
+    return preset, int(steps)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/families"))
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--only", type=chosen, default=list(FAMILIES))
     parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--tokenizer-steps", type=int)
+    parser.add_argument("--tokenizer-steps", type=steps_of, action="append", default=[], metavar="PRESET=STEPS")
     arguments = parser.parse_args()
     output = arguments.output.absolute()
-    run(output, arguments.only, arguments.minutes, arguments.clips, arguments.tokenizer_steps)
+    run(output, arguments.only, arguments.minutes, arguments.clips, dict(arguments.tokenizer_steps))
     print((output / "comparison/shapes/comparison.md").read_text())
 
 

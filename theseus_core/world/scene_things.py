@@ -107,7 +107,7 @@ def bouncing_ball(stage: Stage, asked: Asked) -> Tensor:
     phase = (0.5 + t / period) % 1  # it is let go at the top
     height = 4 * phase * (1 - phase)  # parabolas
     radius, ground = stage.between("radius", 0.115, 0.135), 0.88
-    cx = stage.between("ball x", -0.06, 0.06) + 0.36 * stage.side("way") * (stage.progress - 0.5)
+    cx = stage.between("ball x", -0.06, 0.06) + 0.36 * (stage.progress - 0.5)
     squash = 1 - 0.24 * smoothstep(0.16, 0.0, height)
     cy = ground - radius * squash - stage.between("bounce", 0.45, 0.55) * height
     shadow = canvas.ellipse(stage.x() - cx, stage.y() - ground, radius * (1 + 0.4 * height), radius * 0.28)

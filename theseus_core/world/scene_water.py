@@ -137,7 +137,7 @@ def ocean_waves(stage: Stage, asked: Asked) -> Tensor:
 
 
 def bubbles(stage: Stage, asked: Asked) -> Tensor:
-    count = 12 if asked["strength"] == "many" else 6
+    count = 11 if asked["strength"] == "many" else 5
     shallow, deep = {"blue": ("#4cc3ea", "#06305e"), "green": ("#6fdcb4", "#06463f"), "purple": ("#a58bf0", "#23124f")}[
         asked["colour"]
     ]
@@ -162,12 +162,12 @@ def bubbles(stage: Stage, asked: Asked) -> Tensor:
 
 def _bubble(stage: Stage, picture: Tensor, name: str, across: Tensor, down: Tensor) -> Tensor:
     t = stage.seconds
-    radius = stage.between(f"{name} size", 0.05, 0.1)
-    cx = (across - 0.5) * 1.1 * max(1.0, stage.aspect) + 0.025 * torch.sin(3.2 * t + stage.between(f"{name} sway", 0, 6.28))
+    radius = stage.between(f"{name} size", 0.075, 0.1)
+    cx = (across - 0.5) * 1.1 * max(1.0, stage.aspect) + 0.025 * torch.sin(3.2 * t + stage.between(f"{name} sway", -0.5, 0.5))
     cy = 1.15 - (1.3 * down + 0.28 * t) % 1.3
     x, y = (stage.x(0.8) - cx) / radius, (stage.y(0.8) - cy) / radius
     reach = torch.hypot(x, y)
     inside = stage.cover((reach - 1) * radius)
     rim = inside * smoothstep(0.62, 1.0, reach)
     shine = torch.exp(-((x + 0.4) ** 2 + (y + 0.42) ** 2) * 14) + 0.5 * torch.exp(-((x - 0.35) ** 2 + (y - 0.45) ** 2) * 10)
-    return lit(picture, rgb("#e6fbff"), (0.1 * inside + 0.75 * rim + 0.9 * inside * shine).clamp(0, 1))
+    return lit(picture, rgb("#e6fbff"), (0.22 * inside + 0.75 * rim + 0.9 * inside * shine).clamp(0, 1))

@@ -23,7 +23,7 @@ FLOWERS = {
     "orange": ("#b5420a", "#ff9c38"),
     "blue": ("#1c3a9c", "#6f9cf8"),
 }
-LEAVES = ("#c8301a", "#e0701a", "#f2b21e", "#a01c1c", "#d8501e")
+LEAVES = ("#c8301a", "#e0641a", "#a01c1c", "#d8481e")
 
 
 def rain(stage: Stage, asked: Asked) -> Tensor:
@@ -136,11 +136,11 @@ def _bolt(stage: Stage, picture: Tensor, name: str, flash: Tensor) -> Tensor:
 
 
 def falling_leaves(stage: Stage, asked: Asked) -> Tensor:
-    light = 0.6 * light_of(asked["time"]) + 0.4  # or red leaves are lost against a wood at dusk
+    light = 0.6 * light_of(asked["time"]) + 0.4  # or red leaves are lost against the sky at dusk
     picture = _autumn(stage, light)
     count = 10 if asked["strength"] == "many" else 5
     t = stage.seconds.squeeze(-1)  # (1, T, 1)
-    size = stage.between("leaf size", 3.6, 4.2, count)
+    size = stage.between("leaf size", 3.7, 4.1, count)
     order = torch.arange(count, device=stage.device)
     phase = 2.4 * order + stage.between("leaf phase", -0.3, 0.3, count)
     across, down = stage.scatter("leaves", count)
@@ -164,23 +164,24 @@ def falling_leaves(stage: Stage, asked: Asked) -> Tensor:
 
 
 def _autumn(stage: Stage, light: Tensor) -> Tensor:
-    """A wood in autumn: pale light between the trunks, leaves above and on the ground."""
-    x, y = stage.x(0.3), stage.y(0.3)
-    picture = blend(rgb("#ffe9b8", light), rgb("#c9a468", light), smoothstep(0.0, 0.75, y).unsqueeze(1))
+    """A pale sky beside an old tree, its crown along the top, and leaves on the ground.
+
+    A wood of many trunks was tried: falling leaves are seen before it, but a small network paints trunks and leaves into one another.
+    """
+    picture = blend(rgb("#fff4da", light), rgb("#f4d9a4", light), smoothstep(0.0, 0.75, stage.y(0.1)).unsqueeze(1))
     picture = picture.expand(len(stage.seeds), -1, -1, -1, -1)
-    for number, (near, code, width, spacing) in enumerate(
-        ((0.3, "#d9b98a", 0.02, 0.24), (0.5, "#9a7450", 0.03, 0.41), (0.8, "#3b281c", 0.05, 0.8))
-    ):
-        place = stage.x(near) / spacing + stage.between(f"trunk {number}", 0, 1)
-        bend = 0.07 * stage.fractal(f"trunk bend {number}", torch.floor(place) * 0.13, stage.y(near) * 0.3, 4, 2)
-        away = ((place - torch.floor(place) - 0.5 + bend) * spacing).abs()
-        picture = over(picture, rgb(code, light), stage.cover(away - width, 0.008) * stage.cover(stage.y(near) - 0.7 - 0.12 * near))
-    for near, lift, pale, dark in ((0.35, 0.36, "#f0b040", "#c8641e"), (0.7, 0.2, "#e88a28", "#a33e16")):
+    far = 0.7 - 0.035 * stage.profile("far trees", stage.x(0.25) * 0.6, 8, 4)
+    picture = over(picture, rgb("#e9b868", light), stage.cover(far - stage.y(0.25), 0.02))
+    x, y = stage.x(0.7) + 0.4 * max(1.0, stage.aspect) + stage.between("trunk", -0.03, 0.03), stage.y(0.7)
+    bark = 0.06 + 0.06 * smoothstep(0.55, 0.85, y) - 0.03 * y + 0.006 * stage.profile("bark", y * 0.6, 8, 3)
+    shade = (1.05 - 5 * x).clamp(0.5, 1.4).unsqueeze(1)  # lit from the left
+    picture = over(picture, rgb("#5a3d28", light) * shade, stage.cover(x.abs() - bark, 0.008) * stage.cover(y - 0.84))
+    for near, lift, pale, dark in ((0.6, 0.2, "#f0b040", "#c8641e"), (0.7, 0.12, "#e88a28", "#a33e16")):
         x, y = stage.x(near), stage.y(near)
         lumps = stage.fractal(f"crown {near}", x * 0.7, y * 0.8, 6, 6, 0.62)
-        mask = smoothstep(0.0, 0.12, lift + 0.07 * lumps - y)
+        mask = smoothstep(0.0, 0.06, lift - 0.22 * x + 0.04 * lumps - y)
         picture = over(picture, blend(rgb(dark, light), rgb(pale, light), (0.5 + 0.27 * lumps).clamp(0, 1).unsqueeze(1)), mask)
-    edge = 0.74 - 0.02 * stage.profile("floor", stage.x() * 0.3, 4, 2)
+    edge = 0.78 - 0.02 * stage.profile("floor", stage.x() * 0.3, 4, 2)
     picture = hill(stage, picture, edge, rgb("#b8662a", light), 1.0, 0.12, 0.25)
     litter = smoothstep(0.5, 1.4, stage.fractal("litter", stage.x() * 1.2, stage.y() * 2.4, 16, 4, 0.8))
     return over(picture, rgb("#efa63c", light), 0.6 * litter * stage.cover(edge - stage.y(), 0.03))
