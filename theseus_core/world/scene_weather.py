@@ -166,7 +166,7 @@ def falling_leaves(stage: Stage, asked: Asked) -> Tensor:
 def _autumn(stage: Stage, light: Tensor) -> Tensor:
     """A pale sky beside an old tree, its crown along the top, and leaves on the ground.
 
-    A wood of many trunks was tried: falling leaves are seen before it, but a small network paints trunks and leaves into one another.
+    Not a wood of many trunks: leaves are seen before it, but a small network paints trunks and leaves into one another.
     """
     picture = blend(rgb("#fff4da", light), rgb("#f4d9a4", light), smoothstep(0.0, 0.75, stage.y(0.1)).unsqueeze(1))
     picture = picture.expand(len(stage.seeds), -1, -1, -1, -1)
