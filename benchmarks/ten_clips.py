@@ -1,9 +1,10 @@
 """The classic first experiment: ten captioned clips learned by heart, and asked for again by their captions.
 
-    python -m benchmarks.ten_clips [-o FOLDER] [--corpus FOLDER] [--json]
+    python -m benchmarks.ten_clips [--codes] [-o FOLDER] [--corpus FOLDER] [--json]
 
-Runs the four commands as a user would, from the files to the videos, with the preset `ten-clips`, and measures what they wrote:
-the reconstruction of every clip, and for every generated video which of the ten clips it is closest to.
+Runs the four commands as a user would, from the files to the videos, with the preset `ten-clips`, or with --codes those of a VQ-VAE
+and of a transformer that writes its codes (`ten-clips-codes`), and measures what they wrote: the reconstruction of every clip, and
+for every generated video which of the ten clips it is closest to.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ FRAMES = 17
 Figures = dict[str, Any]
 
 
-def commands(corpus: Path, output: Path) -> dict[str, list[str]]:
-    """The four commands, run in `output`."""
+def commands(corpus: Path, preset: str) -> dict[str, list[str]]:
+    """The four commands, run in the output's folder."""
     clips = [str(corpus / clip) for clip in CLIPS]
     return {
         "prep": ["prep", *clips, "--captions", "captions.tsv"],
-        "train vae": ["train", "vae", "--preset", "ten-clips"],
-        "train transformer": ["train", "transformer", "--preset", "ten-clips"],
+        "train vae": ["train", "vae", "--preset", preset],
+        "train transformer": ["train", "transformer", "--preset", preset],
         "generate": ["generate", "--prompts", "prompts.txt", "-o", "generated"],
     }
 
@@ -66,13 +67,13 @@ def write_captions(corpus: Path, output: Path) -> None:
     (output / "prompts.txt").write_text("".join(f"{rows[clip]}\n" for clip in CLIPS))
 
 
-def run(corpus: Path, output: Path) -> dict[str, float]:
+def run(corpus: Path, output: Path, preset: str) -> dict[str, float]:
     """Minutes that each command took."""
     output.mkdir(parents=True)
     write_captions(corpus, output)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     minutes = {}
-    for name, words in commands(corpus, output).items():
+    for name, words in commands(corpus, preset).items():
         start = time.perf_counter()
         subprocess.run([sys.executable, "-m", "theseus_cli.main", *words], cwd=output, env=environment, check=True)
         minutes[name] = round((time.perf_counter() - start) / 60, 2)
@@ -148,13 +149,15 @@ def show(figures: Figures) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, default=Path("runs/ten-clips"))
+    parser.add_argument("--codes", action="store_true", help="with a VQ-VAE and an autoregressive transformer")
+    parser.add_argument("-o", "--output", type=Path, help="runs/ten-clips, or runs/ten-clips-codes, unless given")
     parser.add_argument("--corpus", type=Path, default=CORPUS)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    output = arguments.output.absolute()
+    preset = "ten-clips-codes" if arguments.codes else "ten-clips"
+    output = (arguments.output or Path("runs") / preset).absolute()
     if not output.exists():
-        minutes = run(arguments.corpus.absolute(), output)
+        minutes = run(arguments.corpus.absolute(), output, preset)
         (output / "minutes.json").write_text(json.dumps(minutes))
     figures = measure(output) | {"minutes": json.loads((output / "minutes.json").read_text())}
     if arguments.json:

@@ -13,8 +13,9 @@ from theseus_core.contracts import Batch
 from theseus_core.errors import TheseusError
 from theseus_core.losses import psnr
 from theseus_core.nn.foreground import axes, fit_ground, follow, foreground, ground, patches
+from theseus_core.nn.sprites import PLACE
 from theseus_core.registry import build
-from theseus_core.tokenizers.sprites import PLACE, PLACES, SHAPES, SLOPES, Model
+from theseus_core.tokenizers.sprites import PLACES, SHAPES, SLOPES, Model
 from theseus_core.world import Description
 
 

@@ -204,7 +204,8 @@ class VideoTokenizer(Trainable):
         time_factor, space_factor: how many frames and pixels a latent stands for; T = 1 + time_factor * k.
         exact_in_chunks: False where `chunk` decides the result, and callers that only want to save memory leave it out.
         sizeless: True where h and w are `grid` whatever H and W are.
-        fitted_on: how many clips `initialize` is shown, at most.
+        fitted_on, calibrated_on: how many clips `initialize` and `calibrate` are shown, at most.
+        fitted_last: True where there is nothing to encode with before `calibrate`.
         image_scale: what the latents of a first frame that is given are multiplied with beyond `encode`.
         tile: (height, width) in pixels of the tiles that larger frames can be cut into for less memory; None if they cannot.
     """
@@ -218,6 +219,8 @@ class VideoTokenizer(Trainable):
     sizeless: ClassVar[bool] = False
     grid: int = 1
     fitted_on: ClassVar[int] = 64
+    calibrated_on: ClassVar[int] = 256
+    fitted_last: ClassVar[bool] = False
 
     @property
     def image_scale(self) -> float:
@@ -286,7 +289,8 @@ class VideoTokenizer(Trainable):
 
     @abstractmethod
     def calibrate(self, videos: Iterable[Tensor]) -> None:
-        """Measure the per-channel mean and deviation of the latents over `videos` and keep them with the weights."""
+        """Measure the per-channel mean and deviation of the latents over `videos`, or fit their codes to them, and keep that with
+        the weights."""
 
     def measure(self, latents: Tensor) -> dict[str, float]:
         """Scores of latents by themselves, (B, Z, t, h, w) of many clips, such as how many codes they use; none by default."""

@@ -204,6 +204,15 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "pictures": 10,
             "train": {"steps": 800, "batch_size": 5, "evaluate_every": 200, "checkpoint_every": 100, "ema": 0.99, "decay": 0.5},
         },
+        # The same as codes: 320 for a clip of 17 frames of 128x128.
+        "ten-clips-codes": {
+            "family": "vqvae",
+            "model_preset": "tiny",
+            "model": {"space_factor": 16, "width": 256},
+            "hold_out": 0.0,
+            "pictures": 10,
+            "train": {"steps": 800, "batch_size": 5, "evaluate_every": 200, "checkpoint_every": 100, "ema": 0.99, "decay": 0.5},
+        },
         # From nothing to one moving shape that does as it is told, within an hour on two CPU cores.
         "shapes": {
             "model_preset": "tiny",
@@ -234,6 +243,8 @@ PRESETS: dict[str, dict[str, Tree]] = {
         # One moving shape as some thirty numbers a frame; and two, of which one stands still.
         "sprites": {**SPRITES, "model": {"things": 1}, "world": {**MOVING, "objects": 1}},
         "two-sprites": {**SPRITES, "world": MOVING},
+        # One moving shape as six codes a frame.
+        "sprite-codes": {**SPRITES, "family": "sprite_codes", "world": {**MOVING, "objects": 1}},
         # Scenes as 32 numbers of each of 16 cells a frame. Whole clips, for
         # what they end with is not what they begin with.
         "scenes": {
@@ -300,6 +311,22 @@ PRESETS: dict[str, dict[str, Tree]] = {
                 "evaluate_every": 300,
                 "checkpoint_every": 100,
                 "ema": 0.99,
+                "decay": 0.5,
+            },
+        },
+        "ten-clips-codes": {
+            "family": "autoregressive",
+            "model_preset": "tiny",
+            "windows": 1,
+            "hold_out": 0.0,
+            "prompts": 10,
+            "train": {
+                "steps": 400,
+                "batch_size": 10,
+                "lr": 3e-3,
+                "evaluate_every": 200,
+                "checkpoint_every": 100,
+                "ema": 0.98,
                 "decay": 0.5,
             },
         },
@@ -388,6 +415,15 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "world": ONE_SHAPE,
             "prompts": 16,
             "train": {**PROLONGED, "steps": 4000},
+        },
+        # On what the vae's preset of this name gives: 102 codes for a clip.
+        "sprite-codes": {
+            **ON_SPRITES,
+            "family": "autoregressive",
+            "model": {"width": 192, "heads": 4, "layers": 6},
+            "world": {**MOVING, "objects": 1},
+            "sampling": {"steps": 16, "guidance_scale": 2.0},
+            "train": {**ON_SPRITES["train"], "batch_size": 32},
         },
         # On what the vae's preset of this name gives.
         "world": {

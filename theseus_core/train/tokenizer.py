@@ -38,6 +38,8 @@ from theseus_core.train.runs import (
 )
 from theseus_core.train.trainer import Scores, Trainer
 
+FEW = 128  # clips that codes are fitted to for a look at them while the training goes on
+
 
 def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None = None, resume: bool = True) -> Outcome:
     """Train a video autoencoder on a prepared dataset; a second start of the same goes on, or ends at once.
@@ -61,9 +63,14 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
     model.check_size(run.frames, *common_size(dataset))
     say_what_is_measured(report, held, run.hold_out)
 
+    def calibrate(tokenizer: VideoTokenizer, clips: int) -> None:
+        tokenizer.calibrate(video.to(device) for video in _windows(dataset, spread(trained, clips), run.frames))
+
     def evaluate(tokenizer: Trainable, step: int) -> Scores:
         assert isinstance(tokenizer, VideoTokenizer)
         with autocast(device, dtype):
+            if tokenizer.fitted_last:
+                calibrate(tokenizer, FEW)
             scores = _draw_reconstructions(tokenizer, dataset, shown, run.frames, output / "samples" / f"step-{step:06d}")
         plot(output)
         return scores
@@ -85,7 +92,7 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
     assert isinstance(tokenizer, VideoTokenizer)
     if trainer.world.is_main:
         with autocast(device, dtype):
-            tokenizer.calibrate(video.to(device) for video in _windows(dataset, spread(trained, 256), run.frames))
+            calibrate(tokenizer, tokenizer.calibrated_on)
         save_tokenizer(output / "model", tokenizer, made_by(dataset, run))
         plot(output)
     return Outcome(output, output / "model", last_scores(output))
