@@ -1,7 +1,7 @@
-"""The prompts of the classic demonstration of moving circles: `python -m benchmarks.classic [MODEL] [--seeds N] [-o FOLDER]`.
+"""The prompts of the classic demonstration of moving circles: `python -m benchmarks.classic [MODEL] [--seeds N] [--each N] [-o FOLDER]`.
 
 Makes "circle moving up-right", which the preset `classic` holds out, with many seeds, and every other motion of a circle, a square
-and a triangle once, by `theseus generate`, and reads the files: is shape and motion right by the world's judge, is no frame blank,
+and a triangle with a few (`--each`), by `theseus generate`, and reads the files: is shape and motion right by the world's judge, is no frame blank,
 how straight is the path of the shape's middle (R^2 of a line against time), and are the clips of different seeds different.
 A circle that spins is not asked for: nobody sees it spin, and the world does not draw it.
 """
@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections import Counter
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -83,17 +84,17 @@ def straightness(video: Tensor) -> float:
     return float(1 - left / whole) if whole > 1e-4 * len(places) else 0.0
 
 
-def measure(model: str, seeds: int, folder: Path) -> dict[str, Any]:
+def measure(model: str, seeds: int, each: int, folder: Path) -> dict[str, Any]:
     unseen = generate(model, [HELD_OUT], folder / "held-out", "--num-videos", str(seeds))
-    seen = generate(model, SEEN, folder / "seen")
+    seen = generate(model, SEEN, folder / "seen", "--num-videos", str(each))
     for name, clips in (("held-out", unseen), ("seen", seen)):
         contact_sheet([clip for clip, _ in clips], folder / f"{name}.png", labels=[prompt for _, prompt in clips])
-    looked = [look(*each) for each in unseen]
+    looked, others = [look(*one) for one in unseen], [look(*one) for one in seen]
     nearest = min((difference(a.frames, b.frames) for (a, _), (b, _) in combinations(unseen, 2)), default=0.0)
     return {
         "held out": shares(looked)
         | {"straightness": sorted(one["straightness"] for one in looked), "nearest two seeds, of 255": nearest, "seeds": seeds},
-        "seen": shares([look(*each) for each in seen]),
+        "seen": shares(others) | {"wrong": [one["prompt"] for one in others if not (one["shape"] and one["motion"])]},
     }
 
 
@@ -107,11 +108,12 @@ def shares(looked: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="runs/gan")
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=20, help="of what is held out")
+    parser.add_argument("--each", type=int, default=4, help="seeds of every other prompt")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/classic"))
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    found = measure(asked.model, asked.seeds, asked.output)
+    found = measure(asked.model, asked.seeds, asked.each, asked.output)
     if asked.json:
         print(json.dumps(found, indent=2))
         return
@@ -119,6 +121,8 @@ def main() -> None:
         print(f"{name}: shape and motion right in {scores['shape and motion']} of {scores['of']}", end=" ")
         print(f"(presence {scores['presence']}, shape {scores['shape']}, motion {scores['motion']})", end=", ")
         print(f"{scores['blank frames']} blank frames")
+    wrong = Counter(found["seen"]["wrong"]).most_common()
+    print("seen, and wrong:", ", ".join(f"{prompt} {count}" for prompt, count in wrong) or "nothing")
     held = found["held out"]
     lines = held["straightness"]
     print(f"straightness of {HELD_OUT!r}: least {lines[0]:.3f}, median {lines[len(lines) // 2]:.3f}", end="; ")

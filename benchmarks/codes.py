@@ -1,6 +1,6 @@
 """How fast codes are written: `python -m benchmarks.codes [MODEL...] [--quantize none int8] [--json]`.
 
-Of each model, or where none is named of two presets with random weights, which take as long as trained ones: the seconds of a clip,
+Of each model, or where none is named of three presets with random weights, which take as long as trained ones: the seconds of a clip,
 from words to frames, and the tokens per second of every decoder beside its ceiling. Token by token, that is the rate at which the
 weights are read; of many at once, the rate of a matrix product.
 """
@@ -26,7 +26,7 @@ from theseus_core.registry import build
 from theseus_core.train.runs import configure_run
 
 PROMPT = "a red circle moves left"
-PRESETS = {"shapes-codes": (17, 64), "codes": (5, 128)}  # frames and size
+PRESETS = {"sprite-codes": (17, 64), "shapes-codes": (17, 64), "codes": (5, 128)}  # frames and size
 SECONDS = 5.0  # to repeat a clip in, at least three times
 
 
