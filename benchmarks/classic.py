@@ -1,9 +1,11 @@
-"""The prompts of the classic demonstration of moving circles: `python -m benchmarks.classic [MODEL] [--seeds N] [--each N] [-o FOLDER]`.
+"""The prompts of the classic demonstration of moving circles.
+
+    python -m benchmarks.classic [MODEL] [--seeds N] [--each N] [-o FOLDER] [--json]
 
 Makes "circle moving up-right", which the preset `classic` holds out, with many seeds, and every other motion of a circle, a square
-and a triangle with a few (`--each`), by `theseus generate`, and reads the files: is shape and motion right by the world's judge, is no frame blank,
-how straight is the path of the shape's middle (R^2 of a line against time), and are the clips of different seeds different.
-A circle that spins is not asked for: nobody sees it spin, and the world does not draw it.
+and a triangle with a few (`--each`), by `theseus generate`, and reads the files: is shape and motion right by the world's judge, is
+no frame blank, how straight is the path of the shape's middle (R^2 of a line against time), and are the clips of different seeds
+different. A circle that spins is not asked for: nobody sees it spin, and the world does not draw it.
 """
 
 from __future__ import annotations

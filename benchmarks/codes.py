@@ -1,8 +1,8 @@
 """How fast codes are written: `python -m benchmarks.codes [MODEL...] [--quantize none int8] [--json]`.
 
-Of each model, or where none is named of three presets with random weights, which take as long as trained ones: the seconds of a clip,
-from words to frames, and the tokens per second of every decoder beside its ceiling. Token by token, that is the rate at which the
-weights are read; of many at once, the rate of a matrix product.
+Of each model, or where none is named of three presets with random weights, which take as long as trained ones: the seconds of a
+clip, from words to frames, and the tokens per second of every decoder beside its ceiling. Token by token, that is the rate at which
+the weights are read; of many at once, the rate of a matrix product.
 """
 
 from __future__ import annotations
