@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from benchmarks.clips import CORPUS, prepared, theseus
+from benchmarks.codebook import use_of_codes
 from theseus_core.data.clip import Clip, spread
 from theseus_core.data.loader import split, stack_windows
 from theseus_core.data.shards import Dataset
@@ -73,17 +74,6 @@ def train(folder: Path, name: str, steps: int, settings: list[str]) -> dict[str,
     return {"minutes": round(minutes, 1), **json.loads(out)["scores"]}
 
 
-@torch.no_grad()
-def codes_of_all(folder: Path, name: str, dataset: Dataset) -> dict[str, float]:
-    """Which codes the frames of all clips take, those of the training too: a held-out few show too little to fill a codebook."""
-    tokenizer = load_tokenizer(run_of(folder, name))
-    videos = stack_windows(dataset, range(len(dataset.records)), FRAMES)
-    codes = torch.cat([tokenizer.encode(video[None]).flatten() for video in videos])
-    shares = torch.bincount(codes, minlength=tokenizer.codebook_size) / len(codes)
-    perplexity = torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum())
-    return {"codes": len(codes), "usage of all": float((shares > 0).float().mean()), "perplexity of all": float(perplexity)}
-
-
 def run_of(folder: Path, name: str) -> Path:
     return folder / name.replace(" ", "-")
 
@@ -131,7 +121,8 @@ def main() -> None:
     models = variants(net_to_be_had(asked.net))
     table = {name: train(folder, name, asked.steps, settings) for name, settings in models.items()}
     for name, scores in table.items():
-        scores |= codes_of_all(folder, name, dataset)
+        # of all clips, those of the training too: a held-out few show too little to fill a codebook
+        scores |= use_of_codes(load_tokenizer(run_of(folder, name)), dataset, range(len(dataset.records)), FRAMES)
     (folder / "colour_ablation.json").write_text(json.dumps(table, indent=2) + "\n")
     show(table)
     print(f"as a picture: {draw(folder, dataset, list(models))}")
