@@ -420,10 +420,10 @@ PRESETS: dict[str, dict[str, Tree]] = {
         "sprite-codes": {
             **ON_SPRITES,
             "family": "autoregressive",
-            "model": {"width": 192, "heads": 4, "layers": 6},
+            "model": {"width": 192, "heads": 4, "layers": 6, "ways": ["causal"]},
             "world": {**MOVING, "objects": 1},
-            "sampling": {"steps": 16, "guidance_scale": 2.0},
-            "train": {**ON_SPRITES["train"], "batch_size": 32},
+            "sampling": {"sampler": "causal", "guidance_scale": 1.5, "temperature": 0.5},
+            "train": {**ON_SPRITES["train"], "batch_size": 32, "steps": 2800, "schedule": "constant-linear", "decay": 0.5},
         },
         # On what the vae's preset of this name gives.
         "world": {
