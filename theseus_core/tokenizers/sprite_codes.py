@@ -54,7 +54,7 @@ class Model(Sprites):
     config: Config
     produces: Consumes = "codes"
     fitted_last = True
-    calibrated_on = 2048
+    calibrated_on = 4096  # windows of a few frames each
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
