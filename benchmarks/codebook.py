@@ -45,7 +45,7 @@ def likeness(tokenizer: VideoTokenizer, dataset: Dataset, clips: Sequence[int], 
 
 def measure(run: Path, dataset: Dataset, only: Sequence[str]) -> dict[str, dict[str, Any]]:
     """By folder, and of "all" of these: what the lines of the table say."""
-    settings = json.loads((run / "config.json").read_text())
+    settings = json.loads((run / "config.json").read_text())["describe"]
     tokenizer, (_, held) = load_tokenizer(run), split(dataset, settings["hold_out"])
     folders = [record.source.split("/")[0] for record in dataset.records]
     table = {}
