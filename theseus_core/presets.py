@@ -211,7 +211,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "model": {"space_factor": 16, "width": 256},
             "hold_out": 0.0,
             "pictures": 10,
-            "train": {"steps": 800, "batch_size": 5, "evaluate_every": 200, "checkpoint_every": 100, "ema": 0.99, "decay": 0.5},
+            "train": {"steps": 400, "batch_size": 5, "evaluate_every": 200, "checkpoint_every": 100, "ema": 0.99, "decay": 0.5},
         },
         # From nothing to one moving shape that does as it is told, within an hour on two CPU cores.
         "shapes": {
@@ -321,7 +321,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "hold_out": 0.0,
             "prompts": 10,
             "train": {
-                "steps": 400,
+                "steps": 250,
                 "batch_size": 10,
                 "lr": 3e-3,
                 "evaluate_every": 200,
