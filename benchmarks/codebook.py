@@ -38,7 +38,7 @@ def likeness(tokenizer: VideoTokenizer, dataset: Dataset, clips: Sequence[int], 
     found = []
     for clip in clips:
         video = stack_windows(dataset, [clip], frames)
-        back = tokenizer.decode(tokenizer.encode(video))
+        back = tokenizer.decode(tokenizer.encode(video), size=(video.shape[3], video.shape[4]))
         found.append((float(psnr(back, video)), float(ssim(back, video))))
     return {name: sum(column) / len(found) for name, column in zip(("psnr", "ssim"), zip(*found, strict=True), strict=True)}
 

@@ -203,7 +203,7 @@ class VideoTokenizer(Trainable):
         codebook_size: V, where latents are codes (B, 1, t, h, w) int64 in [0, V).
         time_factor, space_factor: how many frames and pixels a latent stands for; T = 1 + time_factor * k.
         exact_in_chunks: False where `chunk` decides the result, and callers that only want to save memory leave it out.
-        sizeless: True where h and w are `grid` whatever H and W are.
+        sizeless: True where h and w do not depend on H and W; they are `grid`, unless `latent_shape` says otherwise.
         fitted_on, calibrated_on: how many clips `initialize` and `calibrate` are shown, at most.
         fitted_last: True where there is nothing to encode with before `calibrate`.
         image_scale: what the latents of a first frame that is given are multiplied with beyond `encode`.

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from theseus_core.contracts import Consumes
+from theseus_core.device import full_precision
 from theseus_core.errors import TheseusError
 from theseus_core.nn.foreground import MAX_THINGS
 from theseus_core.nn.quantizer import entropy, k_means, nearest
@@ -75,10 +76,11 @@ class Model(Sprites):
         """See `VideoTokenizer`; a clip is taken as a whole, whatever `chunk` says, for its things are sorted by how they move."""
         self.check_size(*video.shape[2:])
         parts = self._parts(self.numbers(video).float())
-        codes = [
-            self.first[name] + nearest(part.flatten(0, 1), self._codes_of(name)).view(part.shape[:-1])
-            for name, part in zip(self.words, parts, strict=True)
-        ]
+        with full_precision(video.device):
+            codes = [
+                self.first[name] + nearest(part.flatten(0, 1), self._codes_of(name)).view(part.shape[:-1])
+                for name, part in zip(self.words, parts, strict=True)
+            ]
         return torch.stack(codes, dim=-1)[:, None, :, :, None]
 
     def decode(self, latents: Tensor, chunk: int | None = None, size: tuple[int, int] | None = None) -> Tensor:
@@ -97,16 +99,16 @@ class Model(Sprites):
     @torch.no_grad()
     def calibrate(self, videos: Iterable[Tensor]) -> None:
         """Fit the codes to what is seen in the clips; the same clips give the same codes."""
-        seen = torch.cat([self.numbers(video).flatten(0, 1).float() for video in videos])  # (n, Z)
+        seen = torch.cat([self.numbers(video).flatten(0, 1).float().cpu() for video in videos])  # (n, Z)
         by_word: dict[str, list[Tensor]] = {}
         for name, part in zip(self.words, self._parts(seen), strict=True):
             by_word.setdefault(name, []).append(part)
-        with torch.random.fork_rng(devices=[seen.device] if seen.is_cuda else []):
-            torch.manual_seed(0)
+        with full_precision(seen.device), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
             for name, parts in by_word.items():
                 numbers, book = torch.cat(parts), self._codes_of(name)
                 if numbers.shape[1] == 1:
-                    line = torch.linspace(0, 1, len(book), device=book.device)[:, None]
+                    line = torch.linspace(0, 1, len(book))[:, None]
                     book.copy_(numbers.min() + line * (numbers.max() - numbers.min()))
                 else:
                     book.copy_(k_means(numbers, len(book), cosine=False))

@@ -1,10 +1,6 @@
-"""Frames as a smooth ground and a few sprites on it: a clip of moving shapes as some fifty numbers a frame.
+"""Frames as a smooth ground and a few sprites on it (`nn.sprites`): a clip of moving shapes as some fifty numbers a frame.
 
-As in AIR (Eslami et al. 2016) each thing of a frame is looked at by itself, in a window that follows it, and told by where it is,
-how large, of what colour and shape; the frame is drawn again from that alone, as with learned sprites (Monnier et al. 2021). Where
-things are is found first without learning, and corrected by what is learned; shapes are learned altogether.
-
-Frames know nothing of each other but which thing is which. What is drawn has no size of its own: latents are decoded at any.
+Latents have no size of their own: they are decoded at any.
 """
 
 from __future__ import annotations

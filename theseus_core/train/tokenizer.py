@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -70,7 +71,8 @@ def train_tokenizer(run: VaeRun, data: Path, output: Path, report: Report | None
         assert isinstance(tokenizer, VideoTokenizer)
         with autocast(device, dtype):
             if tokenizer.fitted_last:
-                calibrate(tokenizer, FEW)
+                tokenizer = copy.deepcopy(tokenizer)  # a look at it leaves no trace in what is trained and saved
+                calibrate(tokenizer, FEW if step < run.train.steps else tokenizer.calibrated_on)
             scores = _draw_reconstructions(tokenizer, dataset, shown, run.frames, output / "samples" / f"step-{step:06d}")
         plot(output)
         return scores
