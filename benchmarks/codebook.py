@@ -27,9 +27,7 @@ from theseus_core.model_folder import load_tokenizer
 def use_of_codes(tokenizer: VideoTokenizer, dataset: Dataset, clips: Sequence[int], frames: int) -> dict[str, float]:
     """Which codes some frames of each clip take."""
     codes = torch.cat([tokenizer.encode(stack_windows(dataset, [clip], frames)).flatten() for clip in clips])
-    shares = torch.bincount(codes, minlength=tokenizer.codebook_size) / len(codes)
-    perplexity = torch.exp(-(shares * shares.clamp_min(1e-12).log()).sum())
-    return {"codes": len(codes), "usage of all": float((shares > 0).float().mean()), "perplexity of all": float(perplexity)}
+    return {"codes": len(codes), **{f"{name} of all": value for name, value in tokenizer.measure(codes).items()}}
 
 
 @torch.no_grad()

@@ -221,6 +221,12 @@ def entropy(shares: Tensor) -> Tensor:
     return -torch.xlogy(shares, shares.clamp_min(1e-12)).sum()
 
 
+def use_of(codes: Tensor, size: int) -> dict[str, float]:
+    """Of codes (...) int64: the share of `size` that is taken at all, and the perplexity."""
+    shares = torch.bincount(codes.flatten().cpu(), minlength=size).float() / codes.numel()
+    return {"usage": (shares > 0).float().mean().item(), "perplexity": entropy(shares).exp().item()}
+
+
 def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     """The numbers (n,) of the rows of (V, K) that are nearest to (n, K); of equals the first."""
     half = codebook.square().sum(-1) / 2

@@ -18,7 +18,7 @@ from theseus_core.contracts import Consumes
 from theseus_core.device import full_precision
 from theseus_core.errors import TheseusError
 from theseus_core.nn.foreground import MAX_THINGS
-from theseus_core.nn.quantizer import entropy, k_means, nearest
+from theseus_core.nn.quantizer import k_means, nearest, use_of
 from theseus_core.nn.sprites import GROUND, PLACE, SpriteConfig, Sprites
 
 WORDS = ("y", "x", "size", "colour", "shape")  # of a thing; whether it is there goes with its colour
@@ -114,8 +114,7 @@ class Model(Sprites):
                     book.copy_(k_means(numbers, len(book), cosine=False))
 
     def measure(self, latents: Tensor) -> dict[str, float]:
-        shares = torch.bincount(latents.flatten().cpu(), minlength=self.codebook_size).float() / latents.numel()
-        return {"usage": (shares > 0).float().mean().item(), "perplexity": entropy(shares).exp().item()}
+        return use_of(latents, self.codebook_size)
 
     def _codes_of(self, name: str) -> Tensor:
         book: Tensor = getattr(self, f"codes_of_{name}")

@@ -22,7 +22,7 @@ from theseus_core.nn.causal import Cache, Trunk
 from theseus_core.nn.closed_form import project, read_off, solve, some_of
 from theseus_core.nn.features import feature_net, unlikeness
 from theseus_core.nn.patching import patchify, unpatchify
-from theseus_core.nn.quantizer import Quantized, Quantizer, entropy
+from theseus_core.nn.quantizer import Quantized, Quantizer, use_of
 
 
 class Config(BaseConfig):
@@ -231,8 +231,7 @@ class Model(VideoTokenizer):
         return f"the codebook collapses: {scalars['usage']:.0%} of its codes are in use, fewer than {least:.0%}"
 
     def measure(self, latents: Tensor) -> dict[str, float]:
-        shares = torch.bincount(latents.flatten().cpu(), minlength=self.codebook_size).float() / latents.numel()
-        return {"usage": (shares > 0).float().mean().item(), "perplexity": entropy(shares).exp().item()}
+        return use_of(latents, self.codebook_size)
 
     def shard_units(self) -> list[nn.Module]:
         return [self.encoder.trunk, self.decoder.trunk]
