@@ -131,7 +131,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="of a frame, in pixels")
     parser.add_argument("--frames", type=int, help="9 for the vae, 33 for the transformer")
     parser.add_argument("--layers", type=int, default=30, help="of the transformer")
-    parser.add_argument("--loading", action="store_true", help="write the transformer to a folder, and measure how it is read")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=3)
@@ -145,7 +144,7 @@ def main() -> None:
         from benchmarks.cogvideox_transformer import measure_transformer
 
         latent = ((arguments.frames or 33) // 4 + 1, arguments.size // 8, arguments.size // 8)
-        table = measure_transformer(latent, arguments.layers, dtype, device, arguments.repeats, arguments.loading)
+        table = measure_transformer(latent, arguments.layers, dtype, device, arguments.repeats)
     print(json.dumps(table, indent=2))
 
 

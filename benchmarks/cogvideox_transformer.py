@@ -1,28 +1,25 @@
 """The transformer of CogVideoX-2b against diffusers', with random weights: the `transformer` part of `benchmarks.cogvideox`.
 
-Both sides read the same memory, so that the true shape takes 3.4 GB in bf16 once. Loading is measured from a folder of its own.
+Both sides read the same memory, so that the true shape takes 3.4 GB in bf16 once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.cogvideox import SIDE, alternated, clock, with_peak_memory
+from benchmarks.cogvideox import SIDE, alternated, with_peak_memory
 from theseus_core.contracts import Text
 from theseus_core.device import dtype_name
-from theseus_core.diffusion.discrete import Betas
 from theseus_core.generators.dit import Block, Model
 from theseus_core.nn.attention import attend, spare_rows
 from theseus_core.nn.packed import can_pack, linear_gelu, pack
-from theseus_core.pretrained.transformer import describe, load_transformer, save_transformer, ties
+from theseus_core.pretrained.transformer import describe, ties
 from theseus_core.registry import build
 
 T = 0.5  # a time halfway; it does not matter to the speed
@@ -30,9 +27,9 @@ T = 0.5  # a time halfway; it does not matter to the speed
 
 @torch.no_grad()
 def measure_transformer(
-    latent: tuple[int, int, int], layers: int, dtype: torch.dtype, device: torch.device, repeats: int, loading: bool
+    latent: tuple[int, int, int], layers: int, dtype: torch.dtype, device: torch.device, repeats: int
 ) -> dict[str, Any]:
-    """Seconds of one forward, what its parts reach, how far the outputs differ; and seconds and memory of loading."""
+    """Seconds of one forward, what its parts reach, and how far the outputs differ."""
     ours, theirs = released_transformers(layers, dtype, device)
     packed = deepcopy(ours)
     is_packed = can_pack(device) and pack(packed)
@@ -66,8 +63,6 @@ def measure_transformer(
         **{f"peak MiB beyond the weights, {name}": round(memory[name] / 2**20) for name in runs},
         "relative difference": {name: relative(out, outputs["diffusers"]) for name, out in outputs.items() if name != "diffusers"},
     }
-    if loading:
-        table["loading"] = measure_loading(ours, type(theirs), x, text, t)
     for name, (_, flops) in parts.items():
         table[name] = {"share of our step": round(layers * seconds[name] / seconds[best], 3)}
         table[name] |= {"GFLOP/s": round(flops / seconds[name] / 1e9)} if flops else {}
@@ -129,32 +124,3 @@ def parts_of(
 
 def relative(a: Tensor, b: Tensor) -> float:
     return float(f"{(a - b).float().norm() / b.float().norm():.1e}")
-
-
-def measure_loading(ours: Model, theirs: Any, x: Tensor, text: Text, t: Tensor) -> dict[str, Any]:
-    """Seconds from a folder to the end of a first forward, and the peak of memory meanwhile.
-
-    Args:
-        theirs: the class of diffusers' transformer.
-    """
-    with TemporaryDirectory() as name:
-        folder, dtype, step = save_transformer(ours, Path(name) / "transformer"), x.dtype, ours.path.clock(t).long()
-        sides: dict[str, Callable[[], Tensor]] = {
-            "ours": lambda: load_transformer(folder, Betas(), dtype).velocity(x, t, text),
-            "packed": lambda: loaded_packed(folder, dtype).velocity(x, t, text),
-            "diffusers": lambda: theirs.from_pretrained(folder, torch_dtype=dtype)(
-                x.transpose(1, 2), text.embeddings, step, return_dict=False
-            )[0],
-        }
-        found = {}
-        for side, run in [*sides.items()] * 2:  # the second time all find the file in memory
-            start = clock(x.device)
-            _, peak = with_peak_memory(run, x.device)
-            found[side] = {"seconds with a forward": round(clock(x.device) - start, 2), "peak MiB": round(peak / 2**20)}
-    return found
-
-
-def loaded_packed(folder: Path, dtype: torch.dtype) -> Model:
-    model = load_transformer(folder, Betas(), dtype)
-    pack(model)
-    return model

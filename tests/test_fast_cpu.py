@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -69,3 +71,16 @@ def test_a_packed_transformer_gives_the_same_to_the_noise_of_bf16() -> None:
     assert pack(model) > 10
     noise = (plain - exact).norm()
     assert (model.velocity(x, t, text) - exact).norm() < 1.2 * noise
+
+
+def test_a_packed_layer_leaves_memory_before_the_next_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))).bfloat16()
+    layers = [weakref.ref(layer) for layer in model.modules() if isinstance(layer, nn.Linear)]
+    left = []
+
+    def packed(layer: nn.Linear) -> nn.Module:
+        left.append(sum(each() is not None for each in layers))
+        return nn.Identity()
+
+    monkeypatch.setattr("theseus_core.nn.packed.Packed", packed)
+    assert pack(model) == 3 and left == [3, 2, 1]

@@ -19,6 +19,7 @@ from theseus_core.diffusion import samplers
 from theseus_core.errors import TheseusError
 from theseus_core.files import write_json
 from theseus_core.model_folder import Settings, export_released, fingerprint, load_model, load_tokenizer, save_model
+from theseus_core.nn.packed import Packed, can_pack
 from theseus_core.pipeline import TextToVideo, to_video
 from theseus_core.pretrained import text as pretrained_text
 from theseus_core.pretrained.folder import released_defaults, sample_of
@@ -113,6 +114,19 @@ def test_the_whole_is_that_of_diffusers(
     given = {"image": as_tensor(picture()).transpose(0, 1)} if "i2v" in variant else {}
     found = pipe.sample([PROMPT], noise, steps=10, guidance_scale=6.0, negative_prompt=NEGATIVE, frames=FRAMES, **given)
     assert worst(found, theirs) < 1e-3
+
+
+@pytest.mark.skipif(not can_pack(torch.device("cpu")), reason="oneDNN multiplies no bf16 on this CPU")
+def test_layers_are_packed_once_there_are_steps_enough(folders: dict[str, Path]) -> None:
+    pipe, whole = TextToVideo.load(folders["2b"], "cpu", "bf16"), TextToVideo.load(folders["2b"], "cpu", "bf16")
+    whole.packable = False
+    size = {"frames": FRAMES, "height": HEIGHT, "width": WIDTH}
+    packed, plain = ({steps: each.sample([PROMPT], steps=steps, **size) for steps in (7, 8)} for each in (pipe, whole))
+    assert any(isinstance(layer, Packed) for layer in pipe.generator.modules())
+    assert not any(isinstance(layer, Packed) for layer in whole.generator.modules())
+    assert torch.equal(packed[7], plain[7])  # seven were too few
+    noise = (plain[8] - plain[7]).abs().mean()
+    assert 0 < (packed[8] - plain[8]).abs().mean() < noise
 
 
 @torch.no_grad()

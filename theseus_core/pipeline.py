@@ -46,6 +46,7 @@ from theseus_core.quantize import quantize as quantize_layers
 
 __all__ = ["Settings", "TextToVideo", "load_tokenizer", "save_model", "save_tokenizer", "starting_noise", "to_frames", "to_video"]
 
+PACKED_FROM = 8  # steps from which arranging the weights anew, once, takes less time than it saves in each
 DECODED_AT_ONCE = 16  # latent frames of a long video, for the sake of memory; the result is the same
 P = TypeVar("P", bound=nn.Module)
 
@@ -68,6 +69,7 @@ class TextToVideo:
     quantized: Sequence[Quantized] = ()
     loras: Sequence[tuple[Lora, int]] = ()
     cached: Cache | None = None
+    packable = False  # whether the generator's layers are still to be packed, as soon as that pays
 
     def __init__(self, parts: Parts, device: torch.device, dtype: torch.dtype, offload: str = "none", tiling: bool = False) -> None:
         self.tokenizer, self.text_encoder, self.generator = parts.tokenizer, parts.text_encoder, parts.generator
@@ -121,9 +123,8 @@ class TextToVideo:
         offloading.check_blocks(parts.generator, offload, compile)
         if compile:
             offloading.compile_units(parts.generator)
-        elif quantize == "none" and can_pack(where):
-            pack(parts.generator)
         loaded = cls(parts, where, precision, offload, tiling)
+        loaded.packable = quantize == "none" and not compile and can_pack(where)
         loaded.quantized, loaded.loras = reports, matched
         return loaded
 
@@ -317,6 +318,9 @@ class TextToVideo:
         spare = -t % self.generator.patch_frames  # frames in front that fill up a patch
         noise = noise_of((z, t + spare, h, w), seed, len(prompts), latents)
         text, negative = self._encode(list(prompts), negative_prompt)
+        if self.packable and settings.steps >= PACKED_FROM:
+            pack(self.generator)
+            self.packable = False
         extra = self._beginnings(image, video, first_frames, strength, spare, len(prompts)) | self._ways(settings)
         with self._computing():
             made = self._at_work(self.generator).sample(

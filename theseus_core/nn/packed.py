@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,15 +50,15 @@ def pack(module: nn.Module) -> int:
     Returns:
         how many there were.
     """
-    count = 0
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16:  # a subclass may have its weights read elsewhere
-                setattr(parent, name, Packed(child))
-                if getattr(child.weight, "mapped", False):  # from a file, whose other weights would keep this one in memory
-                    forget_mapped(child.weight)
-                count += 1
-    return count
+    plain = {name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear}  # a subclass may be read elsewhere
+    names = [name for name, layer in plain.items() if layer.weight.dtype == torch.bfloat16]
+    plain.clear()  # it would keep them all in memory
+    for name in names:
+        layer = cast(nn.Linear, module.get_submodule(name))
+        module.set_submodule(name, Packed(layer))
+        if getattr(layer.weight, "mapped", False):  # from a file, whose other weights would keep this one in memory
+            forget_mapped(layer.weight)
+    return len(names)
 
 
 def _mkldnn() -> Any:
