@@ -200,9 +200,9 @@ def test_chunks_change_nothing_and_nothing_comes_from_the_future(time_factor: in
         assert not torch.equal(model.encode(later), codes)
 
 
-@pytest.mark.parametrize("time_factor", [1, 4])
-def test_it_starts_with_the_picture_in_sight(time_factor: int) -> None:
-    model = tokenizer(time_factor=time_factor, codebook_size=64).eval()
+@pytest.mark.parametrize(("time_factor", "dither"), [(1, 0), (4, 0), (1, 3), (4, 3)])
+def test_it_starts_with_the_picture_in_sight(time_factor: int, dither: int) -> None:
+    model = tokenizer(time_factor=time_factor, codebook_size=64, dither=dither).eval()
     video = clips()
     with torch.no_grad():
         before = psnr(model.decode(model.encode(video)), video).mean()
@@ -211,6 +211,24 @@ def test_it_starts_with_the_picture_in_sight(time_factor: int) -> None:
         after = psnr(model.decode(codes), video).mean()
     assert after > 18 and after > before + 8
     assert model.measure(codes)["usage"] > 0.25
+
+
+@pytest.mark.parametrize("cosine", [True, False])
+def test_with_dither_a_flat_ground_takes_many_codes_and_keeps_its_colour(cosine: bool) -> None:
+    errors, codes = {}, {}
+    grounds = torch.linspace(-0.7, 0.1, 9).view(9, 1, 1, 1, 1).expand(9, 3, 1, 32, 32)
+    for dither in (0, 4):
+        torch.manual_seed(0)
+        model = tokenizer(dither=dither, cosine=cosine, codebook_size=64).eval()
+        with torch.no_grad():
+            model.initialize([clips()])
+            taken = model.encode(grounds)
+            codes[dither] = [len(each.unique()) for each in taken]
+            back = model.decode(taken).mean((2, 3, 4))  # the colour, as it is seen from afar
+        errors[dither] = (back - grounds[:, :, 0, 0, 0]).abs().mean()
+    assert codes[0] == [1] * 9 and min(codes[4]) > 2
+    assert errors[4] < 0.8 * errors[0]
+    assert len({model.encode(grounds)[0, 0, 0, y, x].item() for y, x in [(0, 1), (0, 5), (4, 1), (4, 5)]}) == 1  # a tile apart
 
 
 def test_measures_of_codes() -> None:

@@ -68,6 +68,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 QUERIES_AT_ONCE = 512
 TOKENS_BY_HEAD = 256  # from here on the products of one head are worth a call of their own
+QUERIES_OF_A_HEAD = 1024  # that are worth it: fewer take longer by the call, more longer by the memory
 
 
 def _attend_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ def _attend_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (part.contiguous() for part in (q * d**-0.5, k.transpose(2, 3), v))
     for i in range(b):
         for j in range(g):
-            for rows, into in zip(*(torch.split(each[i, j], QUERIES_AT_ONCE) for each in (q, out)), strict=True):
+            for rows, into in zip(*(torch.split(each[i, j], QUERIES_OF_A_HEAD) for each in (q, out)), strict=True):
                 into.copy_((rows @ k[i, j]).softmax(dim=-1) @ v[i, j])
     return out
 

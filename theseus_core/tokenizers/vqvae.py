@@ -2,6 +2,10 @@
 
 Patches go through one linear map, then residual blocks at the codes' resolution, as in `causal_vae`; between encoder and decoder
 stands the codebook. The decoder gets the entries of the codes and nothing else.
+
+With `dither` each place of a tile has an offset of its own, added before the codebook and known behind it (Roberts 1962), so that one
+code means something else at each place of the tile: neighbours together tell a colour more finely than a code can, and a flat ground
+takes as many codes as it has places, and not one.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ class Config(BaseConfig):
     encoder_blocks: int = Field(2, ge=1, description="residual blocks of the encoder")
     decoder_blocks: int = Field(4, ge=1, description="residual blocks of the decoder")
     expansion: float = Field(2.0, gt=0, description="hidden width of the gated MLP as a multiple of `width`")
+    dither: int = Field(0, ge=0, description="side of the tile of codes whose places have offsets of their own; 0 for none")
     gradient: Literal["rotation", "straight"] = Field(
         "rotation", description="how the gradient passes the choice of a code: turned as the vector is into its code, or unchanged"
     )
@@ -85,9 +90,26 @@ PRESETS: dict[str, dict[str, object]] = {
         "least_usage": 0.05,
     },
     "tiny": {"time_factor": 4, "space_factor": 8, "width": 192, "decoder_blocks": 6},  # few codes, which a CPU can learn to write
-    "small": {},
-    "base": {"width": 256, "encoder_blocks": 4, "decoder_blocks": 8, "perceptual_weight": 0.1},
+    "small": {"dither": 8},
+    "base": {"dither": 8, "width": 256, "encoder_blocks": 4, "decoder_blocks": 8, "perceptual_weight": 0.1},
 }
+
+
+OFFSET = 0.07  # deviation of the first offsets, where the strongest component of patches has 1
+
+
+class Offsets(nn.Module):
+    """A vector for each place of a tile of P x P, learned; places a tile apart have the same."""
+
+    def __init__(self, side: int, width: int, deviation: float) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(deviation * torch.randn(side, side, width))  # (P, P, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, t, h, w, D) to the same."""
+        h, w = x.shape[2:4]
+        side = len(self.vectors)
+        return x + self.vectors.repeat(-(-h // side), -(-w // side), 1)[:h, :w].to(x.dtype)
 
 
 class Encoder(nn.Module):
@@ -99,6 +121,7 @@ class Encoder(nn.Module):
         self.first = nn.Linear(3 * self.space**2, config.width)
         self.rest = nn.Linear(3 * self.time * self.space**2, config.width) if self.time > 1 else None
         self.trunk = Trunk(config.width, config.encoder_blocks, config.expansion, config.time_kernel)
+        self.offsets = Offsets(config.dither, config.width, OFFSET) if config.dither else None
 
     def forward(self, video: Tensor, cache: Cache | None = None) -> Tensor:
         parts = []
@@ -111,7 +134,7 @@ class Encoder(nn.Module):
             if video.shape[2]:
                 parts.append(self.rest(patchify(video, self.time, self.space)))  # (B, k, h, w, D)
         vectors: Tensor = self.trunk(torch.cat(parts, dim=1), cache)
-        return vectors
+        return vectors if self.offsets is None else self.offsets(vectors)
 
 
 class Decoder(nn.Module):
@@ -121,13 +144,15 @@ class Decoder(nn.Module):
         super().__init__()
         self.time, self.space = config.time_factor, config.space_factor
         self.inward = nn.Linear(config.code_width, config.width)
+        self.offsets = Offsets(config.dither, config.width, 0.0) if config.dither else None
         self.trunk = Trunk(config.width, config.decoder_blocks, config.expansion, config.time_kernel)
         self.first = nn.Linear(config.width, 3 * self.space**2)
         self.rest = nn.Linear(config.width, 3 * self.time * self.space**2) if self.time > 1 else None
 
     def forward(self, entries: Tensor, cache: Cache | None = None) -> Tensor:
         start = not cache
-        x = self.trunk(self.inward(entries), cache)  # (B, t, h, w, D)
+        x = self.inward(entries)  # (B, t, h, w, D)
+        x = self.trunk(x if self.offsets is None else self.offsets(x), cache)
         if self.rest is None:
             return unpatchify(self.first(x), 1, self.space)  # (B, 3, T, H, W)
         parts = []
@@ -260,15 +285,30 @@ class Model(VideoTokenizer):
         for patches, inward in zip(samples, self._linears(self.encoder), strict=False):
             project(inward, patches)
         read_off(self.quantizer.inward, k)
-        places = [
-            self.quantizer.place(inward(patches)) for patches, inward in zip(samples, self._linears(self.encoder), strict=False)
-        ]
+        vectors = [inward(patches) for patches, inward in zip(samples, self._linears(self.encoder), strict=False)]  # (n, D) each
+        ahead, behind = self._first_offsets(torch.cat(vectors), k)
+        tiles = [torch.randint(len(ahead), (len(each),)) for each in vectors]  # as if each patch had its place in a tile
+        places = [self.quantizer.place(each + ahead[tile]) for each, tile in zip(vectors, tiles, strict=True)]
         self.quantizer.start_from(torch.cat(places))
         for linear in (self.quantizer.outward, self.decoder.inward):
             nn.init.eye_(linear.weight)
             nn.init.zeros_(linear.bias)
-        for patches, place, outward in zip(samples, places, self._linears(self.decoder), strict=False):
-            solve(outward, self.quantizer.entries(self.quantizer.nearest(place)), patches)
+        for patches, place, tile, outward in zip(samples, places, tiles, self._linears(self.decoder), strict=False):
+            solve(outward, self.quantizer.entries(self.quantizer.nearest(place)) + behind[tile], patches)
+
+    def _first_offsets(self, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Let the decoder take away what the encoder adds to the k values that are read off its vectors (n, D).
+
+        Returns:
+            what is added at each of P places, (P, D), and there to the entries of the codes, (P, K); of one place nothing.
+        """
+        if self.encoder.offsets is None or self.decoder.offsets is None:
+            return torch.zeros(1, self.config.width), torch.zeros(1, self.config.lookup_width)
+        added, known = self.encoder.offsets.vectors, self.decoder.offsets.vectors
+        shrunk = self.quantizer.inward(vectors).norm(dim=-1).reciprocal().mean() if self.config.cosine else 1.0  # on the sphere
+        first = self.config.lookup_width - k
+        known[..., first : first + k] = -shrunk * added[..., :k]
+        return added.flatten(0, 1), known.flatten(0, 1)[:, : first + k]
 
     @staticmethod
     def _linears(half: Encoder | Decoder) -> list[nn.Linear]:
