@@ -87,6 +87,8 @@ def test_replicas_are_started_by_the_command(theseus: Theseus, data: Path) -> No
         (["--config", "missing.yaml"], "cannot read the config file: missing.yaml"),
         (["--config", "empty.yaml"], "train is a group of settings and cannot be: None"),
         (["--preset", "smal"], "no preset: smal"),
+        (["--scenes", "shapes"], "settings of the world are given, and the data is a dataset: dataset"),
+        (["--hold-out", "0.25"], "--set hold_out=0.1"),
         (["--data", "elsewhere"], "no prepared dataset at: elsewhere"),
         (["-o", "dataset"], "dataset"),
     ],

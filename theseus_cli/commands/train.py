@@ -379,8 +379,11 @@ def _configured(
     from theseus_core.train.runs import configure_run, is_world
 
     given = [read_yaml(config) if config is not None else {}, flags, assignments(settings or [])]
-    if any(tree.get("world") for tree in given) and not is_world(data):
+    of_world = [tree["world"] for tree in given if tree.get("world")]
+    if of_world and not is_world(data):
         hint = "--data world draws clips; what a dataset of drawn clips shows is decided by theseus synth"
+        if any("hold_out" in settings for settings in of_world):
+            hint = "--data world draws clips; the share of a dataset's that is held out is --set hold_out=0.1"
         raise TheseusError(f"settings of the world are given, and the data is a dataset: {data}", hint=hint)
     run = configure_run(kind, preset, *given)
     given_in_steps = {key for tree in given for key in tree.get("train") or {}}

@@ -3,9 +3,9 @@
 Patches go through one linear map, then residual blocks at the codes' resolution, as in `causal_vae`; between encoder and decoder
 stands the codebook. The decoder gets the entries of the codes and nothing else.
 
-With `dither` each place of a tile has an offset of its own, added before the codebook and known behind it (Roberts 1962), so that one
-code means something else at each place of the tile: neighbours together tell a colour more finely than a code can, and a flat ground
-takes as many codes as it has places, and not one.
+With `dither` each place of a tile has an offset of its own, added before the codebook and known behind it (Roberts 1962), so that
+a code means something else at each place: neighbours together tell a colour more finely than one code can, and a flat ground takes
+many codes and not one.
 """
 
 from __future__ import annotations
