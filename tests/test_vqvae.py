@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,13 @@ def test_diversity_is_high_where_one_code_takes_all_and_leads_away_from_it() -> 
     assert book(spread).diversity < 0.1 < book(together).diversity
     book(together).diversity.backward()
     assert together.grad is not None and together.grad.abs().sum() > 0
+
+
+def test_diversity_sees_that_few_codes_take_all() -> None:
+    book = quantizer(size=64, width=3)
+    taken = book.entries(torch.arange(4)).repeat(100, 1)
+    near = F.normalize(taken + 0.02 * torch.randn_like(taken), dim=-1)
+    assert book._diversity(near).item() == pytest.approx(1 - math.log(4) / math.log(64), abs=0.2)
 
 
 def test_codes_follow_the_mean_of_what_takes_them() -> None:

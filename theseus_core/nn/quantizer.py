@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from theseus_core.device import full_precision
 
 AT_ONCE = 16_384  # vectors whose distances to all codes are in memory together
-SAMPLED = 4096  # vectors that the diversity is measured on
-SOFTNESS = 0.1  # of the choice that the diversity is measured by, in units of the mean squared distance
+SAMPLED = 8192  # vectors that the diversity is measured on
+SOFTNESS = 0.5  # of the choice that the diversity is measured by, in units of the mean squared distance to the second nearest code
 RECENT = 0.1  # how fast what is measured of the codes' use forgets: over a hundred steps codes wander, and all seem to be in use
 RARE = 0.01  # a code in use is taken at least so often, in units of the mean
 
@@ -142,7 +142,7 @@ class Quantizer(nn.Module):
         z = z[:: max(1, len(z) // SAMPLED)]
         book = (F.normalize(self.codebook, dim=-1) if self.cosine else self.codebook).detach()
         apart = z.square().sum(-1, keepdim=True) - 2 * z @ book.T + book.square().sum(-1)  # (n, V)
-        unit = SOFTNESS * apart.detach().mean().clamp_min(1e-6)
+        unit = SOFTNESS * apart.detach().topk(2, largest=False).values[:, 1].mean().clamp_min(1e-6)
         chosen = (-apart / unit).softmax(dim=-1).mean(0)  # (V,)
         return 1 - entropy(chosen) / math.log(self.size)
 

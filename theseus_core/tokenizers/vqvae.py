@@ -78,6 +78,11 @@ class Config(BaseConfig):
         return self
 
 
+DITHERED: dict[str, object] = {
+    "dither": 8,
+    "diversity_weight": 0.1,
+    "diversity_steps": 0,
+}  # without the term the offsets shrink as it trains
 PRESETS: dict[str, dict[str, object]] = {
     "debug": {
         "codebook_size": 32,
@@ -90,8 +95,8 @@ PRESETS: dict[str, dict[str, object]] = {
         "least_usage": 0.05,
     },
     "tiny": {"time_factor": 4, "space_factor": 8, "width": 192, "decoder_blocks": 6},  # few codes, which a CPU can learn to write
-    "small": {"dither": 8},
-    "base": {"dither": 8, "width": 256, "encoder_blocks": 4, "decoder_blocks": 8, "perceptual_weight": 0.1},
+    "small": DITHERED,
+    "base": {**DITHERED, "width": 256, "encoder_blocks": 4, "decoder_blocks": 8, "perceptual_weight": 0.1},
 }
 
 
