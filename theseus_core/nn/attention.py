@@ -43,7 +43,7 @@ class Attention(nn.Module):
         return out
 
 
-ROWS = 16
+ROWS = 4
 
 
 def spare_rows(x: Tensor, tokens: int) -> int:
