@@ -1,9 +1,9 @@
 """Loading a transformer of CogVideoX-2b's shape against diffusers: `python -m benchmarks.loading [--layers 30] [--repeats 3]`.
 
 Random weights in bf16 are written once; each side reads them in a fresh process, by turns, and takes one step, for until then what
-is mapped has not been read. "ours" is what `generate` does for fewer than eight steps, "packed" what it does for more where the CPU
-multiplies bf16. The memory is the peak of what the process holds beyond what it held with everything imported; the fastest run is
-reported.
+is mapped has not been read. "ours" is what `generate` does for fewer than eight steps, "packed" what it does for eight or more
+where the CPU multiplies bf16. The memory is the peak of what the process holds beyond what it held with everything imported; of
+each number the least is reported.
 """
 
 from __future__ import annotations

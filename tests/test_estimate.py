@@ -103,8 +103,8 @@ def test_attention_needs_no_room_for_the_scores_of_all_heads() -> None:
 
     fused = work("none")
     assert (fused.flops, fused.peak) == (4 * 8 * 4096**2 * 16, size)  # of what comes out
-    block = 2 * estimate.QUERIES_AT_ONCE * 4096 * 4
-    assert block <= work("one head").peak <= size + block
+    block, of_a_head = (2 * queries * 4096 * 4 for queries in (estimate.QUERIES_AT_ONCE, estimate.QUERIES_OF_A_HEAD))
+    assert of_a_head <= work("one head").peak <= size + of_a_head
     assert 8 * block <= work("all").peak <= size + 8 * block
 
 

@@ -165,9 +165,9 @@ def test_patches_go_and_come_back() -> None:
     assert torch.equal(unpatchify(patchify(video, 2, 4), 2, 4), video)
 
 
-@pytest.mark.parametrize("time_factor", [1, 4])
-def test_decoding_knows_the_codes_and_nothing_else(time_factor: int) -> None:
-    model = tokenizer(time_factor=time_factor).eval()
+@pytest.mark.parametrize(("time_factor", "dither"), [(1, 0), (4, 0), (1, 3), (4, 3)])
+def test_decoding_knows_the_codes_and_nothing_else(time_factor: int, dither: int) -> None:
+    model = tokenizer(time_factor=time_factor, dither=dither).eval()
     video = clips(2)
     with torch.no_grad():
         codes = model.encode(video)
@@ -190,9 +190,9 @@ def test_what_is_trained_on_is_what_comes_out(time_factor: int) -> None:
         assert losses["psnr"].item() == pytest.approx(psnr(model.decode(model.encode(video)), video).mean().item(), abs=1e-3)
 
 
-@pytest.mark.parametrize("time_factor", [1, 4])
-def test_chunks_change_nothing_and_nothing_comes_from_the_future(time_factor: int) -> None:
-    model = tokenizer(time_factor=time_factor).eval()
+@pytest.mark.parametrize(("time_factor", "dither"), [(1, 0), (4, 0), (1, 3), (4, 3)])
+def test_chunks_change_nothing_and_nothing_comes_from_the_future(time_factor: int, dither: int) -> None:
+    model = tokenizer(time_factor=time_factor, dither=dither).eval()
     for block in [*model.encoder.trunk.blocks, *model.decoder.trunk.blocks]:
         torch.nn.init.normal_(block.conv.space.weight, std=0.2)
     video = clips(1, frames=9)
@@ -230,13 +230,28 @@ def test_with_dither_a_flat_ground_takes_many_codes_and_keeps_its_colour(cosine:
         model = tokenizer(dither=dither, cosine=cosine, codebook_size=64).eval()
         with torch.no_grad():
             model.initialize([clips()])
-            taken = model.encode(grounds)
+            taken = model.encode(grounds)  # (9, 1, 1, 8, 8)
             codes[dither] = [len(each.unique()) for each in taken]
             back = model.decode(taken).mean((2, 3, 4))  # the colour, as it is seen from afar
         errors[dither] = (back - grounds[:, :, 0, 0, 0]).abs().mean()
     assert codes[0] == [1] * 9 and min(codes[4]) > 2
     assert errors[4] < 0.8 * errors[0]
-    assert len({model.encode(grounds)[0, 0, 0, y, x].item() for y, x in [(0, 1), (0, 5), (4, 1), (4, 5)]}) == 1  # a tile apart
+    for y, x in [(0, 4), (4, 0), (4, 4)]:
+        assert torch.equal(taken[..., :4, :4], taken[..., y : y + 4, x : x + 4])  # a tile apart
+
+
+def test_the_diversity_term_moves_the_offsets_of_all_places() -> None:
+    model = tokenizer(dither=8)
+    video = torch.rand(2, 3, 17, 128, 128) * 2 - 1  # more codes than it looks at
+    model.losses(Batch(video=video), "model")["diversity"].backward()  # type: ignore[no-untyped-call]
+    assert model.encoder.offsets is not None
+    moved = model.encoder.offsets.vectors.grad
+    assert moved is not None and (moved.abs().sum(-1) > 0).all()
+
+
+def test_what_dither_cannot_be() -> None:
+    with pytest.raises(TheseusError, match="at least 2"):
+        tokenizer(dither=1)
 
 
 def test_measures_of_codes() -> None:

@@ -28,7 +28,7 @@ from theseus_core.device import pick_device, pick_dtype, resident_memory
 from theseus_core.errors import TheseusError
 from theseus_core.files import read_json
 from theseus_core.model_folder import Settings, base_folder, bundled, describe, find_model, is_adapted
-from theseus_core.nn.attention import QUERIES_AT_ONCE
+from theseus_core.nn.attention import QUERIES_AT_ONCE, QUERIES_OF_A_HEAD
 from theseus_core.pipeline import DECODED_AT_ONCE
 from theseus_core.pretrained.folder import is_released
 from theseus_core.pretrained.scheduler import read_scheduler
@@ -413,8 +413,8 @@ class OneAttention(TorchFunctionMode):
         q, k = args[:2]
         self.flops += 4 * q.numel() * k.shape[2]
         if self.scores != "none":
-            heads = len(q) * q.shape[1] if self.scores == "all" else 1
-            block = q.new_empty(2, heads, min(QUERIES_AT_ONCE, q.shape[2]), k.shape[2])  # before softmax and after
+            heads, queries = (len(q) * q.shape[1], QUERIES_AT_ONCE) if self.scores == "all" else (1, QUERIES_OF_A_HEAD)
+            block = q.new_empty(2, heads, min(queries, q.shape[2]), k.shape[2])  # before softmax and after
             del block
         return torch.empty_like(q)
 

@@ -69,7 +69,7 @@ class TextToVideo:
     quantized: Sequence[Quantized] = ()
     loras: Sequence[tuple[Lora, int]] = ()
     cached: Cache | None = None
-    packable = False  # whether the generator's layers are still to be packed, as soon as that pays
+    _packable = False  # whether the generator's layers are still to be packed, as soon as that pays
 
     def __init__(self, parts: Parts, device: torch.device, dtype: torch.dtype, offload: str = "none", tiling: bool = False) -> None:
         self.tokenizer, self.text_encoder, self.generator = parts.tokenizer, parts.text_encoder, parts.generator
@@ -124,7 +124,7 @@ class TextToVideo:
         if compile:
             offloading.compile_units(parts.generator)
         loaded = cls(parts, where, precision, offload, tiling)
-        loaded.packable = quantize == "none" and not compile and can_pack(where)
+        loaded._packable = quantize == "none" and not compile and can_pack(where)
         loaded.quantized, loaded.loras = reports, matched
         return loaded
 
@@ -318,10 +318,10 @@ class TextToVideo:
         spare = -t % self.generator.patch_frames  # frames in front that fill up a patch
         noise = noise_of((z, t + spare, h, w), seed, len(prompts), latents)
         text, negative = self._encode(list(prompts), negative_prompt)
-        if self.packable and settings.steps >= PACKED_FROM:
-            pack(self.generator)
-            self.packable = False
         extra = self._beginnings(image, video, first_frames, strength, spare, len(prompts)) | self._ways(settings)
+        if self._packable and settings.steps * extra.get("strength", 1.0) >= PACKED_FROM:
+            pack(self.generator)
+            self._packable = False
         with self._computing():
             made = self._at_work(self.generator).sample(
                 noise.to(self.device),

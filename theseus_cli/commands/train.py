@@ -382,8 +382,8 @@ def _configured(
     of_world = [tree["world"] for tree in given if tree.get("world")]
     if of_world and not is_world(data):
         hint = "--data world draws clips; what a dataset of drawn clips shows is decided by theseus synth"
-        if any("hold_out" in settings for settings in of_world):
-            hint = "--data world draws clips; the share of a dataset's that is held out is --set hold_out=0.1"
+        if any(isinstance(tree, dict) and "hold_out" in tree for tree in of_world):
+            hint = "--data world draws clips; of a dataset the share that is held out is set so: --set hold_out=0.25"
         raise TheseusError(f"settings of the world are given, and the data is a dataset: {data}", hint=hint)
     run = configure_run(kind, preset, *given)
     given_in_steps = {key for tree in given for key in tree.get("train") or {}}

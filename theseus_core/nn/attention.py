@@ -68,11 +68,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 QUERIES_AT_ONCE = 512
 TOKENS_BY_HEAD = 256  # from here on the products of one head are worth a call of their own
-QUERIES_OF_A_HEAD = 1024  # that are worth it: fewer take longer by the call, more longer by the memory
+QUERIES_OF_A_HEAD = 1024  # in a call: with fewer the calls cost more, with more the memory does
 
 
 def _attend_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention one head and one block of queries at a time: the scores never leave the cache."""
+    """Attention one head and one block of queries at a time: of short clips the scores never leave the cache."""
     b, g, s, d = q.shape
     out = q.new_empty(b, s, g, d).transpose(1, 2)  # heads side by side, as the next layer reads them
     q, k, v = (part.contiguous() for part in (q * d**-0.5, k.transpose(2, 3), v))

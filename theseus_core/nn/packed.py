@@ -50,7 +50,9 @@ def pack(module: nn.Module) -> int:
     Returns:
         how many there were.
     """
-    plain = {name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear}  # a subclass may be read elsewhere
+    plain = {
+        name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear
+    }  # others may read a subclass's weight
     names = [name for name, layer in plain.items() if layer.weight.dtype == torch.bfloat16]
     plain.clear()  # it would keep them all in memory
     for name in names:

@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from theseus_core.device import full_precision
 
 AT_ONCE = 16_384  # vectors whose distances to all codes are in memory together
-SAMPLED = 8192  # vectors that the diversity is measured on
+SAMPLED = 8192  # vectors, at most, that the diversity is measured on
 SOFTNESS = 0.5  # of the choice that the diversity is measured by, in units of the mean squared distance to the second nearest code
+LEAST_APART = 0.01  # that distance at least, in units of the mean to all codes: of two codes in one place it is none
 RECENT = 0.1  # how fast what is measured of the codes' use forgets: over a hundred steps codes wander, and all seem to be in use
 RARE = 0.01  # a code in use is taken at least so often, in units of the mean
 
@@ -139,10 +140,12 @@ class Quantizer(nn.Module):
 
     def _diversity(self, z: Tensor) -> Tensor:
         """How unevenly the codes are chosen, softly, so that it has a gradient."""
-        z = z[:: max(1, len(z) // SAMPLED)]
+        if len(z) > SAMPLED:  # at random: every n-th of a grid would be of the same columns
+            z = z[torch.randint(len(z), (SAMPLED,), device=z.device)]
         book = (F.normalize(self.codebook, dim=-1) if self.cosine else self.codebook).detach()
         apart = z.square().sum(-1, keepdim=True) - 2 * z @ book.T + book.square().sum(-1)  # (n, V)
-        unit = SOFTNESS * apart.detach().topk(2, largest=False).values[:, 1].mean().clamp_min(1e-6)
+        second = apart.detach().topk(2, largest=False).values[:, 1].mean()
+        unit = SOFTNESS * torch.maximum(second, LEAST_APART * apart.detach().mean()).clamp_min(1e-6)
         chosen = (-apart / unit).softmax(dim=-1).mean(0)  # (V,)
         return 1 - entropy(chosen) / math.log(self.size)
 

@@ -75,14 +75,13 @@ class Config(BaseConfig):
             raise ValueError(f"lookup_width must be at most width and code_width: {min(self.width, self.code_width)}")
         if self.perceptual_net != "vgg16" and not self.perceptual_weight:
             raise ValueError("perceptual_net has an effect only with a perceptual_weight")
+        if self.dither == 1:
+            raise ValueError("dither is 0 for none, or the side of a tile of at least 2: one place has nothing to differ from")
         return self
 
 
-DITHERED: dict[str, object] = {
-    "dither": 8,
-    "diversity_weight": 0.1,
-    "diversity_steps": 0,
-}  # without the term the offsets shrink as it trains
+# Without the diversity term the offsets shrink as it trains.
+DITHERED: dict[str, object] = {"dither": 8, "diversity_weight": 0.1, "diversity_steps": 0}
 PRESETS: dict[str, dict[str, object]] = {
     "debug": {
         "codebook_size": 32,
@@ -291,28 +290,29 @@ class Model(VideoTokenizer):
             project(inward, patches)
         read_off(self.quantizer.inward, k)
         vectors = [inward(patches) for patches, inward in zip(samples, self._linears(self.encoder), strict=False)]  # (n, D) each
-        ahead, behind = self._first_offsets(torch.cat(vectors), k)
-        tiles = [torch.randint(len(ahead), (len(each),)) for each in vectors]  # as if each patch had its place in a tile
-        places = [self.quantizer.place(each + ahead[tile]) for each, tile in zip(vectors, tiles, strict=True)]
+        added, known = self._first_offsets(torch.cat(vectors), k)
+        tiles = [torch.randint(len(added), (len(each),)) for each in vectors]  # as if each patch had its place in a tile
+        places = [self.quantizer.place(each + added[tile]) for each, tile in zip(vectors, tiles, strict=True)]
         self.quantizer.start_from(torch.cat(places))
         for linear in (self.quantizer.outward, self.decoder.inward):
             nn.init.eye_(linear.weight)
             nn.init.zeros_(linear.bias)
         for patches, place, tile, outward in zip(samples, places, tiles, self._linears(self.decoder), strict=False):
-            solve(outward, self.quantizer.entries(self.quantizer.nearest(place)) + behind[tile], patches)
+            solve(outward, self.quantizer.entries(self.quantizer.nearest(place)) + known[tile], patches)
 
     def _first_offsets(self, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Let the decoder take away what the encoder adds to the k values that are read off its vectors (n, D).
 
         Returns:
-            what is added at each of P places, (P, D), and there to the entries of the codes, (P, K); of one place nothing.
+            what is added at each place of the tile, (P^2, D), and there to the entries of the codes, (P^2, K); without dither
+            one row of zeros each.
         """
         if self.encoder.offsets is None or self.decoder.offsets is None:
             return torch.zeros(1, self.config.width), torch.zeros(1, self.config.lookup_width)
         added, known = self.encoder.offsets.vectors, self.decoder.offsets.vectors
-        shrunk = self.quantizer.inward(vectors).norm(dim=-1).reciprocal().mean() if self.config.cosine else 1.0  # on the sphere
+        scale = self.quantizer.inward(vectors).norm(dim=-1).reciprocal().mean() if self.config.cosine else 1.0  # on the sphere
         first = self.config.lookup_width - k
-        known[..., first : first + k] = -shrunk * added[..., :k]
+        known[..., first : first + k] = -scale * added[..., :k]
         return added.flatten(0, 1), known.flatten(0, 1)[:, : first + k]
 
     @staticmethod
