@@ -50,9 +50,7 @@ def pack(module: nn.Module) -> int:
     Returns:
         how many there were.
     """
-    plain = {
-        name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear
-    }  # others may read a subclass's weight
+    plain = {name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear}  # no subclass: others may read those
     names = [name for name, layer in plain.items() if layer.weight.dtype == torch.bfloat16]
     plain.clear()  # it would keep them all in memory
     for name in names:

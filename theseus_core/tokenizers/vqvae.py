@@ -308,7 +308,7 @@ class Model(VideoTokenizer):
             one row of zeros each.
         """
         if self.encoder.offsets is None or self.decoder.offsets is None:
-            return torch.zeros(1, self.config.width), torch.zeros(1, self.config.lookup_width)
+            return vectors.new_zeros(1, self.config.width), vectors.new_zeros(1, self.config.lookup_width)
         added, known = self.encoder.offsets.vectors, self.decoder.offsets.vectors
         scale = self.quantizer.inward(vectors).norm(dim=-1).reciprocal().mean() if self.config.cosine else 1.0  # on the sphere
         first = self.config.lookup_width - k
