@@ -50,7 +50,8 @@ def pack(module: nn.Module) -> int:
     Returns:
         how many there were.
     """
-    plain = {name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear}  # no subclass: others may read those
+    # No subclasses: others may read their weights.
+    plain = {name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear}
     names = [name for name, layer in plain.items() if layer.weight.dtype == torch.bfloat16]
     plain.clear()  # it would keep them all in memory
     for name in names:
