@@ -50,10 +50,9 @@ def pack(module: nn.Module) -> int:
     Returns:
         how many there were.
     """
-    # No subclasses: others may read their weights.
-    plain = {name: layer for name, layer in module.named_modules() if type(layer) is nn.Linear}
-    names = [name for name, layer in plain.items() if layer.weight.dtype == torch.bfloat16]
-    plain.clear()  # it would keep them all in memory
+    # No subclasses, for others may read their weights; and names, for a list of the layers would keep all of them in memory.
+    modules = module.named_modules()
+    names = [name for name, layer in modules if type(layer) is nn.Linear and layer.weight.dtype == torch.bfloat16]
     for name in names:
         layer = cast(nn.Linear, module.get_submodule(name))
         module.set_submodule(name, Packed(layer))
