@@ -1,6 +1,6 @@
 """The families of generators side by side: the same world, the same minutes of training, the same judge.
 
-    python -m benchmarks.families [-o FOLDER] [--minutes 60] [--only dit,gan] [--clips 200] [--tokenizer-steps shapes-codes=600]
+    python -m benchmarks.families [-o FOLDER] [--minutes 60] [--only dit,gan] [--clips 200] [--tokenizer-steps sprites=1000]
 
 Runs the commands as a user would: every family is trained on one moving shape of 64x64, drawn from the same world with the same
 combinations held out, and `theseus compare` judges them all. The minutes of a tokenizer count: they are taken off those of the
@@ -32,28 +32,26 @@ class Family:
         command: of `theseus train`.
         preset: of that command; it decides all but the world and the minutes.
         tokenizer: the preset of `theseus train vae` whose run it stands on; "" where it makes pixels.
-        clips: of the world that are encoded to train on; fewer where encoding takes longer than training would.
     """
 
     command: str
     preset: str
     tokenizer: str = ""
-    clips: int = MOVING["clips"]
 
 
 FAMILIES = {
     "dit": Family("transformer", "sprites", tokenizer="sprites"),
-    "autoregressive": Family("transformer", "shapes-codes", tokenizer="shapes-codes", clips=4000),
+    "autoregressive": Family("transformer", "sprite-codes", tokenizer="sprite-codes"),
     "ddpm": Family("transformer", "ddpm-sprites", tokenizer="sprites"),
     "gan": Family("gan", "sprites", tokenizer="sprites"),
 }
 
 
-def world(clips: int = MOVING["clips"]) -> list[str]:
+def world() -> list[str]:
     """The flags of every training, in place of what its preset says of the world."""
     words = ["--data", "world", "--scenes", ",".join(MOVING["scenes"]), "--set", "world.objects=1", "--set", "world.often=[]"]
-    for key, value in (("clips", clips), ("height", MOVING["height"]), ("width", MOVING["width"])):
-        words += ["--set", f"world.{key}={value}"]
+    for key in ("clips", "height", "width"):
+        words += ["--set", f"world.{key}={MOVING[key]}"]
     for text in MOVING["hold_out"]:
         words += ["--hold-out", text]
     return words
@@ -72,7 +70,7 @@ def train_tokenizer(output: Path, preset: str, steps: int | None) -> float:
 def train(output: Path, name: str, minutes: float) -> None:
     """Train a family for so many minutes."""
     family = FAMILIES[name]
-    words = ["train", family.command, "--preset", family.preset, "-o", f"runs/{name}", *world(family.clips)]
+    words = ["train", family.command, "--preset", family.preset, "-o", f"runs/{name}", *world()]
     words += ["--steps", str(ENDLESS), "--set", "train.schedule=constant", "--set", f"train.minutes={minutes:.3f}"]
     words += ["--set", "train.evaluate_every=0"]
     theseus(output, *words, *(["--vae", f"runs/vae-{family.tokenizer}"] if family.tokenizer else []))
@@ -106,7 +104,7 @@ def chosen(text: str) -> list[str]:
 
 
 def steps_of(text: str) -> tuple[str, int]:
-    """`shapes-codes=600` as a pair; refuses what is no tokenizer here, or no number of steps."""
+    """`sprites=1000` as a pair; refuses what is no tokenizer here, or no number of steps."""
     preset, _, steps = text.partition("=")
     presets = sorted({family.tokenizer for family in FAMILIES.values()} - {""})
     if preset not in presets or not steps.isdecimal() or int(steps) == 0:

@@ -93,6 +93,33 @@ def test_every_family_says_what_it_does(name: str, tmp_path: Path) -> None:
     assert half.work["steps"].flops == found.work["steps"].flops
 
 
+@pytest.mark.parametrize("sampler", ["masked", "causal"])
+def test_a_long_video_of_codes_takes_what_its_windows_take(sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    parts = (
+        build("tokenizers", "vqvae", "debug"),
+        build("text", "builtin", "debug", {"vocabulary": ["a", "circle"]}),
+        build("generators", "autoregressive", "debug", {"codebook_size": 32}),
+    )
+    model = save_model(tmp_path / "model", *parts, SETTINGS.model_copy(update={"sampler": sampler}), {})
+    pipe = TextToVideo.load(model, "cpu", "fp32")
+    counted: list[int] = []
+    sample = pipe.generator.sample
+
+    def counting(*args: Any, **kwargs: Any) -> torch.Tensor:
+        with FlopCounterMode(display=False) as counter:
+            made = sample(*args, **kwargs)
+        counted.append(counter.get_total_flops())
+        return made
+
+    monkeypatch.setattr(pipe.generator, "sample", counting)
+    pipe.sample(["a circle a circle a circle a circle"], frames=21)
+    assert len(counted) == 4
+    whole, once = (examine(model, {"frames": frames}, PLAN)[1].work["steps"] for frames in (21, 9))
+    assert sum(counted) == pytest.approx(whole.flops, rel=0.15)
+    assert (whole.flops, whole.peak) == (4 * once.flops, once.peak)
+
+
 def test_attention_needs_no_room_for_the_scores_of_all_heads() -> None:
     with torch.device("meta"):
         network, q = nn.Linear(1, 1), torch.empty(1, 8, 4096, 16)

@@ -100,16 +100,32 @@ def test_in_half_precision_the_nearest_code_is_still_the_nearest(fitted: Model) 
 
 
 @torch.no_grad()
-def test_two_things_are_eleven_words_and_stay_what_they_are() -> None:
+def test_two_things_are_twelve_words_and_stay_what_they_are() -> None:
     model = tokenizer(things=2, place_codes=64)
     pair = {"relation": "above", "other_shape": "square", "other_colour": "blue"}
     video = clip(motion="left", **pair)
     model.calibrate([video, clip()])
     codes = model.encode(video)
-    assert codes.shape == (1, 1, 17, 11, 1)
+    assert codes.shape == (1, 1, 17, 12, 1)
     assert float(psnr(model.decode(codes, size=SIZE), video)) > 18
     colours = [codes[0, 0, :, i, 0] for i, name in enumerate(model.words) if name == "colour"]
     assert not set(colours[0].tolist()) & set(colours[1].tolist())
+
+
+@torch.no_grad()
+def test_a_ground_that_was_never_seen_is_put_together_from_its_colour_and_how_that_changes() -> None:
+    def video(colour: Tensor, slope: Tensor) -> Tensor:
+        """A ground alone, (1, 3, 2, 32, 32); the slope from left to right."""
+        frame = colour[:, None, None] + slope[:, None, None] * torch.linspace(-1, 1, 32)
+        return frame.expand(3, 32, 32)[None, :, None].expand(1, 3, 2, 32, 32)
+
+    colours = torch.tensor([[0.5, 0.2, -0.3], [-0.2, 0.4, 0.1], [0.1, -0.5, 0.4]])
+    slopes = torch.tensor([[0.3, 0.1, 0.0], [-0.2, 0.2, 0.2], [0.0, -0.3, 0.1]])
+    model = tokenizer()
+    model.calibrate([video(colours[i], slopes[j]) for i in range(3) for j in range(3) if i != j])
+    for i in range(3):
+        never = video(colours[i], slopes[i])
+        assert float(psnr(model.decode(model.encode(never), size=SIZE), never)) > 40
 
 
 @torch.no_grad()
@@ -124,9 +140,9 @@ def test_a_code_that_is_no_word_of_its_place_is_read_as_the_nearest(fitted: Mode
 
 def test_what_are_no_codes_is_refused(fitted: Model) -> None:
     for bad in (
-        torch.zeros(1, 1, 3, 6, 1),
-        torch.zeros(1, 1, 3, 5, 1, dtype=torch.int64),
-        torch.zeros(1, 2, 3, 6, 1, dtype=torch.int64),
+        torch.zeros(1, 1, 3, 7, 1),
+        torch.zeros(1, 1, 3, 6, 1, dtype=torch.int64),
+        torch.zeros(1, 2, 3, 7, 1, dtype=torch.int64),
     ):
         with pytest.raises(TheseusError, match="codes must be whole numbers"):
             fitted.decode(bad, size=SIZE)
@@ -140,7 +156,7 @@ def test_there_are_codes_to_look_at_before_the_training_ends_and_in_what_it_give
     train_tokenizer(configure_run("vae", "debug", settings), tmp_path / "dataset", tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     scores = {line["step"]: line for line in lines if "eval/perplexity" in line}
-    assert scores[2]["eval/perplexity"] > 8  # 6 where each word has one code
+    assert scores[2]["eval/perplexity"] > 8  # 7 where each word has one code
     assert scores[4]["eval/psnr"] > 20
     given, video = load_tokenizer(tmp_path / "run"), clip()
     with torch.no_grad():

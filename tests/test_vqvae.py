@@ -63,6 +63,15 @@ def test_k_means_finds_what_lies_together() -> None:
     assert torch.cdist(middles, centres).amin(1).max() < 0.2
 
 
+def test_k_means_from_what_lies_apart_finds_what_is_rare() -> None:
+    torch.manual_seed(0)
+    rare = 10 * torch.nn.functional.one_hot(torch.arange(8)).float()
+    z = torch.cat([0.001 * torch.randn(5000, 8), rare])
+    centres = k_means(z, 9, cosine=False, spread=True)
+    assert (z - centres[nearest(z, centres)]).square().sum(-1).max() < 0.1
+    assert torch.equal(k_means(z[:1].repeat(4, 1), 3, cosine=False, spread=True), z[:1].repeat(3, 1))
+
+
 @pytest.mark.parametrize("passes", ["rotation", "straight"])
 @pytest.mark.parametrize("cosine", [True, False])
 def test_what_is_passed_on_is_the_code_and_the_gradient_gets_through(passes: str, cosine: bool) -> None:

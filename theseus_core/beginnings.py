@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -45,6 +46,61 @@ def can_be_given(tokenizer: VideoTokenizer, count: int, frames: int) -> int:
     if most < 1:
         raise TheseusError(f"there is nothing to continue in a video of so few frames: {frames}", hint=f"--frames {1 + every}")
     return most - (most - 1) % every
+
+
+def long_enough(tokenizer: VideoTokenizer, count: int, at_once: int) -> int:
+    """The frames of a video that goes on from so many: those that are made at once, or else half of these beyond what is given.
+
+    Raises:
+        TheseusError: the model makes single frames.
+    """
+    every = tokenizer.time_factor
+    new = at_once - can_be_given(tokenizer, (at_once + 1) // 2, at_once)
+    return max(at_once, count - (count - 1) % every + new)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a video that is made at once.
+
+    Attributes:
+        start: its first frame.
+        frames: how many it has.
+        known: how many of these, the first, are there already.
+    """
+
+    start: int
+    frames: int
+    known: int
+
+
+def windows(tokenizer: VideoTokenizer, generator: Generator, frames: int, at_once: int, given: int = 0) -> list[Window]:
+    """In which parts a video is made: as one, or, of more frames than a generator that continues clips was trained on, in windows
+    of so many, half of which, or more, are there already.
+
+    Args:
+        at_once: the frames that it was trained on.
+        given: first frames that are there.
+    """
+    if frames <= at_once or "given" not in generator.takes or at_once <= tokenizer.time_factor:
+        return [Window(0, frames, given)]
+    half, there = can_be_given(tokenizer, (at_once + 1) // 2, at_once), given
+    found: list[Window] = []
+    while there < frames:
+        start = min(max(0, there - half), frames - at_once)
+        found.append(Window(start, at_once, there - start))
+        there = start + at_once
+    return found
+
+
+def check_one_or_each(given: Tensor, count: int) -> None:
+    """Refuse an image (B, C, H, W) or a video (B, C, T, H, W) that is not one for all prompts, or one for each, of three colours.
+
+    Raises:
+        TheseusError: saying what it is.
+    """
+    if len(given) not in (1, count) or given.shape[1] != 3:
+        raise TheseusError(f"there must be one image or video, or one for each of {count} prompts, not: {tuple(given.shape)}")
 
 
 def check_first_frames(tokenizer: VideoTokenizer, count: int, frames: int) -> None:

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from theseus_core import offload as offloading
+from theseus_core.beginnings import windows
 from theseus_core.config import Tree, merge, validate
 from theseus_core.contracts import Generator, Text, VideoTokenizer
 from theseus_core.device import pick_device, pick_dtype, resident_memory
@@ -103,6 +104,10 @@ class Work:
 
     flops: float
     peak: float
+
+    def times(self, count: int) -> Work:
+        """That so often, one after the other."""
+        return Work(count * self.flops, self.peak)
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,8 @@ def examine(folder: Path, changes: Tree, plan: Plan, prompts: int = 1) -> tuple[
     Raises:
         TheseusError: a damaged folder, or a size that the model cannot make.
     """
-    asked = merge(describe(folder)["defaults"], {key: value for key, value in changes.items() if value is not None})
+    defaults = describe(folder)["defaults"]
+    asked = merge(defaults, {key: value for key, value in changes.items() if value is not None})
     if is_adapted(folder):
         return examine(base_folder(folder), asked, plan, prompts)
     released = is_released(folder)
@@ -209,10 +215,12 @@ def examine(folder: Path, changes: Tree, plan: Plan, prompts: int = 1) -> tuple[
         "steps": _weights(generator, stored, mapped),
         "decode": _weights(tokenizer, stored, mapped),
     }
+    parts = windows(tokenizer, generator, settings.frames, defaults["frames"])
+    part = settings.model_copy(update={"frames": parts[0].frames})
     work = {
         "text": Work(2.0 * text.linear * tokens * (1 + prompts), tokens * text.linear**0.5 * 4),
-        "steps": _steps(generator, tokenizer, settings, tokens, plan, not released),
-        "decode": _decode(tokenizer, settings, plan),
+        "steps": _steps(generator, tokenizer, part, tokens, plan, not released).times(len(parts)),
+        "decode": _decode(tokenizer, part, plan).times(len(parts)),
     }
     stepless = settings.sampler in generator.stepless
     return settings, Model(weights, work, max(1, len(generator.shard_units())), not trained_along, stepless)

@@ -18,9 +18,11 @@ from theseus_core.beginnings import (
     check_first_frames,
     check_given,
     check_latents,
+    check_one_or_each,
     complete_size,
     noise_of,
     starting_noise,
+    windows,
 )
 from theseus_core.config import merge, validate
 from theseus_core.contracts import Progress, Text
@@ -277,7 +279,7 @@ class TextToVideo:
             video: (1 or B, C, T, H, W) in [-1, 1] to begin from, noised as far as `strength` says.
             strength: the share of the steps that change the video, in (0, 1]; None for 0.8.
             first_frames: (1 or B, C, T', H, W) in [-1, 1] that the videos begin with, for models that continue a clip; T' as
-                `beginnings.can_be_given` says.
+                `beginnings.can_be_given` says. Such a model makes more frames than it was trained on in `beginnings.windows`.
             dynamic_guidance: guidance grows with the steps, from none.
             cache: the error that a step may have where the generator is not evaluated, see `diffusion.caching`; 0.02 halves the
                 time of 50 steps. `cached` then says what was left out.
@@ -313,15 +315,39 @@ class TextToVideo:
         if negative_prompt and settings.guidance_scale == 1:
             raise TheseusError(f"a negative prompt has an effect only with guidance: {negative_prompt}", hint="--guidance above 1")
         if first_frames is not None:
+            check_one_or_each(first_frames, len(prompts))
             check_first_frames(self.tokenizer, first_frames.shape[2], settings.frames)
-        z, t, h, w = self.tokenizer.latent_shape(settings.frames, settings.height, settings.width)
+        size_of_frame = (settings.height, settings.width)
+        z, t, h, w = self.tokenizer.latent_shape(settings.frames, *size_of_frame)
         spare = -t % self.generator.patch_frames  # frames in front that fill up a patch
         noise = noise_of((z, t + spare, h, w), seed, len(prompts), latents)
         text, negative = self._encode(list(prompts), negative_prompt)
-        extra = self._beginnings(image, video, first_frames, strength, spare, len(prompts)) | self._ways(settings)
+        extra = self._beginnings(image, video, strength, spare, len(prompts)) | self._ways(settings)
         if self._packable and settings.steps * extra.get("strength", 1.0) >= PACKED_FROM:
             pack(self.generator)
             self._packable = False
+        made = None if first_frames is None else first_frames.float().cpu().expand(len(prompts), -1, -1, -1, -1)
+        plan = windows(self.tokenizer, self.generator, settings.frames, self.defaults.frames, 0 if made is None else made.shape[2])
+        for number, window in enumerate(plan):
+            start = window.start // self.tokenizer.time_factor
+            own = noise[:, :, start : start + self.tokenizer.latent_shape(window.frames, *size_of_frame)[1] + spare]
+            before = {} if made is None else {"given": self._latents(made[:, :, window.start :])}
+            part = self._make(own, text, negative, settings, spare, extra | before, _of_parts(progress, number, len(plan)))
+            made = part if made is None else torch.cat([made, part[:, :, window.known :]], dim=2)
+        assert made is not None
+        return made
+
+    def _make(
+        self,
+        noise: Tensor,
+        text: Text,
+        negative: Text,
+        settings: Settings,
+        spare: int,
+        extra: dict[str, Any],
+        progress: Progress | None,
+    ) -> Tensor:
+        """What becomes of noise (B, Z, t, h, w): (B, 3, T, H, W) in [-1, 1], on the CPU."""
         with self._computing():
             made = self._at_work(self.generator).sample(
                 noise.to(self.device),
@@ -334,8 +360,7 @@ class TextToVideo:
                 **extra,
             )[:, :, spare:]
             chunk = DECODED_AT_ONCE if self.tokenizer.exact_in_chunks and made.shape[2] > DECODED_AT_ONCE else None
-            size_of_frame = (settings.height, settings.width)
-            decoded = self._at_work(self.tokenizer).decode(made, chunk=chunk, size=size_of_frame).float().cpu()
+            decoded = self._at_work(self.tokenizer).decode(made, chunk=chunk, size=(settings.height, settings.width)).float().cpu()
         self._refuse_what_is_no_number(decoded)
         return decoded.clamp(-1, 1)
 
@@ -350,32 +375,24 @@ class TextToVideo:
             )
 
     def _beginnings(
-        self,
-        image: Tensor | None,
-        video: Tensor | None,
-        first_frames: Tensor | None,
-        strength: float | None,
-        spare: int,
-        count: int,
+        self, image: Tensor | None, video: Tensor | None, strength: float | None, spare: int, count: int
     ) -> dict[str, Any]:
-        """What the generator is given beside words and noise: latents of the first frame or frames, or of a video."""
-        whole = video if first_frames is None else first_frames
-        given = whole if image is None else image.unsqueeze(2)  # (1 or B, C, T, H, W)
+        """What the generator is given beside words and noise: latents of the first frame, or of a video."""
+        given = video if image is None else image.unsqueeze(2)  # (1 or B, C, T, H, W)
         if given is None:
             return {}
-        if len(given) not in (1, count) or given.shape[1] != 3:
-            raise TheseusError(f"there must be one image or video, or one for each of {count} prompts, not: {tuple(given.shape)}")
-        chunk = DECODED_AT_ONCE if self.tokenizer.exact_in_chunks else None
-        with self._computing():
-            found = self._at_work(self.tokenizer).encode(given.to(self.device), chunk=chunk)
-        found = found.expand(count, -1, -1, -1, -1)
-        if first_frames is not None:
-            return {"given": found}
-        found = found.float()
+        check_one_or_each(given, count)
+        found = self._latents(given).expand(count, -1, -1, -1, -1).float()
         if image is not None:
             return {"image": found * self.tokenizer.image_scale}
         found = torch.cat([found[:, :, :1].expand(-1, -1, spare, -1, -1), found], dim=2)  # (B, Z, t, h, w)
         return {"start": found, "strength": STRENGTH if strength is None else strength}
+
+    def _latents(self, video: Tensor) -> Tensor:
+        """Of (B, C, T, H, W), on the device."""
+        chunk = DECODED_AT_ONCE if self.tokenizer.exact_in_chunks else None
+        with self._computing():
+            return self._at_work(self.tokenizer).encode(video.to(self.device), chunk=chunk)
 
     def _ways(self, settings: Settings) -> dict[str, Any]:
         """Those of the settings that not every generator takes, where they are given."""
@@ -420,6 +437,13 @@ class TextToVideo:
 def _of_codes(settings: Settings) -> dict[str, Any]:
     """Those of the settings of codes that are given."""
     return {name: value for name in CodeSettings.model_fields if (value := getattr(settings, name)) is not None}
+
+
+def _of_parts(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """The progress of one of several equal parts."""
+    if progress is None or count == 1:
+        return progress
+    return lambda done, total: progress(number * total + done, count * total)
 
 
 def _joined(texts: Sequence[Text]) -> Text:

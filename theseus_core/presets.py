@@ -243,7 +243,7 @@ PRESETS: dict[str, dict[str, Tree]] = {
         # One moving shape as some thirty numbers a frame; and two, of which one stands still.
         "sprites": {**SPRITES, "model": {"things": 1}, "world": {**MOVING, "objects": 1}},
         "two-sprites": {**SPRITES, "world": MOVING},
-        # One moving shape as six codes a frame.
+        # One moving shape as seven codes a frame.
         "sprite-codes": {**SPRITES, "family": "sprite_codes", "world": {**MOVING, "objects": 1}},
         # Scenes as 32 numbers of each of 16 cells a frame. Whole clips, for
         # what they end with is not what they begin with.
@@ -416,12 +416,12 @@ PRESETS: dict[str, dict[str, Tree]] = {
             "prompts": 16,
             "train": {**PROLONGED, "steps": 4000},
         },
-        # On what the vae's preset of this name gives: 102 codes for a clip.
+        # On what the vae's preset of this name gives: 119 codes for a clip.
         "sprite-codes": {
             **ON_SPRITES,
             "family": "autoregressive",
             "model": {"width": 192, "heads": 4, "layers": 6, "ways": ["causal"]},
-            "world": {**MOVING, "objects": 1},
+            "world": {**MOVING, "objects": 1, "clips": 32_000},
             "sampling": {"sampler": "causal", "guidance_scale": 1.5, "temperature": 0.5},
             "train": {**ON_SPRITES["train"], "batch_size": 32, "steps": 2800, "schedule": "constant-linear", "decay": 0.5},
         },

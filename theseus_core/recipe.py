@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from theseus_core.beginnings import STRENGTH, can_be_given, check_given
+from theseus_core.beginnings import STRENGTH, can_be_given, check_given, long_enough
 from theseus_core.config import Config, Tree, dump, validate
 from theseus_core.contracts import Progress
 from theseus_core.data.clip import Clip
@@ -25,6 +25,8 @@ from theseus_core.pipeline import TextToVideo, to_video
 from theseus_core.pretrained.lora import parse_lora
 from theseus_core.render.video import read, read_image, sidecar_path, written
 from theseus_core.versions import versions
+
+LONGEST = 1000  # frames of a clip that is continued, unless a number is asked for
 
 
 class Recipe(CodeSettings):
@@ -119,6 +121,22 @@ def fit_to_video(pipe: TextToVideo, settings: Settings, video: Path, frames: int
     if frames is not None and there < frames:
         raise TheseusError(f"the video has {there} frames at {settings.fps:g} a second, not: {frames}", hint=f"--frames {most}")
     return settings.model_copy(update={"frames": min(settings.frames, most)})
+
+
+def fit_to_first_frames(pipe: TextToVideo, settings: Settings, clip: Path, frames: int | None) -> tuple[Settings, int]:
+    """The settings, with as many frames as leave room to go on from a clip, unless a number was asked for; and how many of the
+    frames are the clip's.
+
+    Raises:
+        TheseusError: it cannot be read, is very long, or so few frames were asked for that nothing would be new.
+    """
+    most = settings.frames if frames is not None else LONGEST + 1
+    there = len(read(clip, most, (settings.height, settings.width)).frames)
+    if frames is None and there > LONGEST:
+        hint = "--frames N takes of its first as many as leave something to be made"
+        raise TheseusError(f"only a clip of up to {LONGEST} frames is continued as a whole, not: {clip}", hint=hint)
+    enough = settings.frames if frames is not None else long_enough(pipe.tokenizer, there, settings.frames)
+    return settings.model_copy(update={"frames": enough}), can_be_given(pipe.tokenizer, there, enough)
 
 
 def load(recipe: Recipe) -> TextToVideo:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from theseus_core.beginnings import Window, starting_noise, windows
+from theseus_core.contracts import Generator, VideoTokenizer
 from theseus_core.data.clip import Clip
 from theseus_core.data.writer import write_dataset
 from theseus_core.errors import TheseusError
 from theseus_core.pipeline import TextToVideo, to_video
+from theseus_core.registry import build
 from theseus_core.render.video import read
 from theseus_core.train.generator import train_generator
 from theseus_core.train.runs import Report, configure_run
@@ -142,6 +145,63 @@ def test_a_clip_is_continued(theseus: Theseus, here: Path) -> None:
     assert changed.code == 1 and "has changed since the video was made from it: clip.gif" in changed.err
     with pytest.raises(TheseusError, match="cannot begin with so many frames: 5"):
         pipe.generate("a red square", first_frames=torch.cat([first, first[:, :, :2]], dim=2))
+
+
+def test_a_clip_longer_than_the_model_makes_is_continued_as_a_whole(
+    theseus: Theseus, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (9, 16, 16, 3), np.uint8)
+    Clip(frames, 8.0).save("clip.avi")
+    given = to_video(read(Path("clip.avi"), 99).frames)[None]
+    flags = ("--first-frames", "clip.avi", "--dtype", "fp32", "--decoder", "causal")
+    result = theseus("generate", "a red square", "-o", "on.avi", *flags)
+    assert result.code == 0, result.err
+    assert "continuing the first 9 frames of clip.avi, 2 are new" in result.err
+    assert len(read(Path("on.avi"), 99).frames) == 11
+    assert "the same bytes" in theseus("replay", "on.avi.json").err
+    pipe = TextToVideo.load("runs/transformer", dtype="fp32")
+    made = pipe.sample(["a red square"], first_frames=given, frames=11, sampler="causal")
+    assert torch.equal(made[:, :, :9], given)
+    z, t, h, w = pipe.tokenizer.latent_shape(11, 16, 16)
+    noise = starting_noise((z, t, h, w), [0])[:, :, 6:]
+    last = pipe.sample(["a red square"], first_frames=given[:, :, 6:], latents=noise, height=16, width=16, sampler="causal")
+    assert torch.equal(made[:, :, 9:], last[:, :, 3:])
+    monkeypatch.setattr("theseus_core.recipe.LONGEST", 8)
+    result = theseus("generate", "a red square", "-o", "no.avi", *flags)
+    assert result.code == 1 and "only a clip of up to 8 frames is continued as a whole, not: clip.avi" in result.err
+    result = theseus("generate", "a red square", "-o", "short.avi", "--frames", "5", *flags)
+    assert "continuing the first 4 frames of clip.avi, 1 are new" in result.err
+
+
+def test_more_frames_than_the_model_learned_are_made_in_windows(here: Path) -> None:
+    pipe = TextToVideo.load("runs/transformer", dtype="fp32")
+    seen: list[tuple[int, int]] = []
+    made = pipe.sample(["a red square", "a blue square"], frames=11, steps=3, progress=lambda *at: seen.append(at))
+    assert made.shape == (2, 3, 11, 16, 16)
+    noise = torch.cat([starting_noise(pipe.tokenizer.latent_shape(11, 16, 16), [0])] * 2)[:, :, :5]
+    assert torch.equal(pipe.sample(["a red square", "a blue square"], latents=noise, height=16, width=16, steps=3), made[:, :, :5])
+    shares = [done / total for done, total in seen]
+    assert shares == sorted(shares) and shares[-1] == 1 and len(seen) == 12
+
+
+@pytest.mark.parametrize(("preset", "every"), [("debug", 1), ("tiny", 4)])
+def test_windows_follow_one_another_without_a_gap(preset: str, every: int) -> None:
+    tokenizer, generator = build("tokenizers", "vqvae", preset), build("generators", "autoregressive", "debug")
+    assert isinstance(tokenizer, VideoTokenizer) and isinstance(generator, Generator)
+    assert tokenizer.time_factor == every
+    at_once = 1 + 4 * every
+    for frames in range(1 + every, 60, every):
+        for given in (0, *range(1, frames, every)):
+            found = windows(tokenizer, generator, frames, at_once, given)
+            there = given
+            for window in found:
+                assert window.start + window.known == there and window.start % every == 0
+                assert window.known > 0 or there == 0
+                assert window.frames == min(at_once, frames)
+                there = window.start + window.frames
+            assert there == frames
+    assert windows(tokenizer, generator, 33, 1) == [Window(0, 33, 0)]
+    assert windows(tokenizer, cast(Generator, build("generators", "dit", "debug")), 33, 5) == [Window(0, 33, 0)]
 
 
 def test_a_model_of_codes_is_trained_on_with_its_own_ways_and_takes_no_differences(theseus: Theseus, here: Path) -> None:

@@ -28,7 +28,6 @@ from theseus_cli.prediction import predict
 from theseus_core.errors import TheseusError
 
 if TYPE_CHECKING:
-    from theseus_core.model_folder import Settings
     from theseus_core.pipeline import TextToVideo
     from theseus_core.recipe import Recipe
 
@@ -140,7 +139,7 @@ def generate(
     from theseus_core.estimate import plan_for
     from theseus_core.model_folder import default_model
     from theseus_core.pipeline import TextToVideo
-    from theseus_core.recipe import Recipe, describe, describe_given, fit_to_video
+    from theseus_core.recipe import Recipe, describe, describe_given, fit_to_first_frames, fit_to_video
     from theseus_core.render.video import check
 
     name = model or default_model(asked)
@@ -158,7 +157,8 @@ def generate(
     if video:
         settings = fit_to_video(pipe, settings, video, frames)
     if first_frames:
-        say_what_is_new(pipe, settings, first_frames)
+        settings, used = fit_to_first_frames(pipe, settings, first_frames, frames)
+        console.say(f"continuing the first {used} frames of {first_frames}, {settings.frames - used} are new")
     if cache_check and not settings.cache:
         raise TheseusError("without a cache there is nothing to check: --cache-check", hint="--cache 0.02")
     common = given | {"seconds": seconds} | describe(pipe, name, settings, quantize.value, offload.value, compile)
@@ -206,16 +206,6 @@ def choose_output(output: Path | None, prompts: list[str], several: bool) -> Pat
         hint = f"-o {shlex.quote(str(output.with_suffix('')))}"
         raise TheseusError(f"several videos go into a folder, and this names a file: {output}", hint=hint)
     return output
-
-
-def say_what_is_new(pipe: TextToVideo, settings: Settings, path: Path) -> None:
-    """Say how much of a clip will be continued."""
-    from theseus_core.beginnings import can_be_given
-    from theseus_core.render.video import read
-
-    found = len(read(path, settings.frames, (settings.height, settings.width)).frames)
-    used = can_be_given(pipe.tokenizer, found, settings.frames)
-    console.say(f"continuing the first {used} frames of {path}, {settings.frames - used} are new")
 
 
 def refuse_undecodable(*words: str) -> None:

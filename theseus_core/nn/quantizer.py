@@ -236,9 +236,13 @@ def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     return torch.cat([(part @ codebook.T - half).argmax(dim=-1) for part in torch.split(z, AT_ONCE)])
 
 
-def k_means(z: Tensor, size: int, cosine: bool, rounds: int = 10) -> Tensor:
-    """`size` centres (size, K) of vectors (n, K); a centre that nothing is nearest to moves onto a random vector."""
-    centres = z[_some(len(z), size, z.device)]
+def k_means(z: Tensor, size: int, cosine: bool, rounds: int = 10, spread: bool = False) -> Tensor:
+    """`size` centres (size, K) of vectors (n, K); a centre that nothing is nearest to moves onto a random vector.
+
+    Args:
+        spread: begin with vectors that lie apart, and not where most vectors lie.
+    """
+    centres = _apart(z, size) if spread else z[_some(len(z), size, z.device)]
     for _ in range(rounds):
         taken = nearest(z, centres)
         counts = torch.bincount(taken, minlength=size)[:, None]
@@ -246,6 +250,17 @@ def k_means(z: Tensor, size: int, cosine: bool, rounds: int = 10) -> Tensor:
         centres = torch.where(counts > 0, sums / counts.clamp_min(1), z[torch.randint(len(z), (size,), device=z.device)])
         centres = F.normalize(centres, dim=-1) if cosine else centres
     return centres
+
+
+def _apart(z: Tensor, wanted: int) -> Tensor:
+    """Vectors of (n, K), each drawn by how far it is from those before, squared (Arthur and Vassilvitskii 2007, k-means++)."""
+    chosen = z[torch.randint(len(z), (1,), device=z.device)]
+    distance = (z - chosen).square().sum(-1)
+    for _ in range(wanted - 1):
+        far = distance if distance.any() else torch.ones_like(distance)
+        chosen = torch.cat([chosen, z[torch.multinomial(far, 1)]])
+        distance = torch.minimum(distance, (z - chosen[-1]).square().sum(-1))
+    return chosen
 
 
 def _some(count: int, wanted: int, device: torch.device) -> Tensor:

@@ -1,8 +1,8 @@
-"""What `sprites` tells of a frame, as a few codes: a sentence of six words for a thing on its ground.
+"""What `sprites` tells of a frame, as a few codes: a sentence of seven words for a thing on its ground.
 
 A thing is where it is (two words), how large, of what colour and of what shape, each the nearest of what training clips showed;
-the ground is one more. A kind of word has its own part of the codebook, as each part of a vector has in product quantization
-(Jegou et al. 2011). Numbers that stand alone are cut evenly, the others are the k-means of those seen.
+the ground is its colour, and how that changes. A kind of word has its own part of the codebook, as each part of a vector has in
+product quantization (Jegou et al. 2011). Numbers that stand alone are cut evenly, the others are the k-means of those seen.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from theseus_core.nn.quantizer import k_means, nearest, use_of
 from theseus_core.nn.sprites import GROUND, PLACE, SpriteConfig, Sprites
 
 WORDS = ("y", "x", "size", "colour", "shape")  # of a thing; whether it is there goes with its colour
+GROUND_WORDS = ("ground", "slope")
+COLOURS = 3  # of the ground, each with what it is in the middle, and how it changes down and across
 
 
 class Config(SpriteConfig):
@@ -31,7 +33,8 @@ class Config(SpriteConfig):
     place_codes: int = Field(128, ge=2, description="codes for each of y, x and size, at even distances")
     colour_codes: int = Field(256, ge=2, description="codes for the colour of a thing, and for there being none")
     shape_codes: int = Field(1024, ge=2, description="codes for a shape, turned as it is")
-    ground_codes: int = Field(1024, ge=2, description="codes for the ground: its colour, and how that changes across it")
+    ground_codes: int = Field(512, ge=2, description="codes for the colour of the ground, in its middle")
+    slope_codes: int = Field(512, ge=2, description="codes for how that colour changes across the ground, and down")
 
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -43,6 +46,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "colour_codes": 8,
         "shape_codes": 16,
         "ground_codes": 8,
+        "slope_codes": 8,
     },
     "small": {},
 }
@@ -50,7 +54,7 @@ RUN: dict[str, object] = {"train": {"optimizer": "adamw"}}  # there are no block
 
 
 class Model(Sprites):
-    """The `sprite_codes` family: `encode` gives codes (B, 1, T, 5 K + 1, 1) int64, a row of words for each frame."""
+    """The `sprite_codes` family: `encode` gives codes (B, 1, T, 5 K + 2, 1) int64, a row of words for each frame."""
 
     config: Config
     produces: Consumes = "codes"
@@ -61,9 +65,10 @@ class Model(Sprites):
         super().__init__(config)
         self.latent_channels = 1
         sizes = dict.fromkeys(("y", "x", "size"), config.place_codes)
-        sizes |= {"colour": config.colour_codes, "shape": config.shape_codes, "ground": config.ground_codes}
-        widths = {"y": 1, "x": 1, "size": 1, "colour": 4, "shape": config.shape_channels, "ground": GROUND}
-        self.words = [*WORDS] * config.things + ["ground"]
+        sizes |= {"colour": config.colour_codes, "shape": config.shape_codes}
+        sizes |= {"ground": config.ground_codes, "slope": config.slope_codes}
+        widths = {"y": 1, "x": 1, "size": 1, "colour": 4, "shape": config.shape_channels, "ground": COLOURS, "slope": 2 * COLOURS}
+        self.words = [*WORDS] * config.things + [*GROUND_WORDS]
         self.codebook_size = sum(sizes.values())
         self.first = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
         for name, size in sizes.items():
@@ -94,7 +99,9 @@ class Model(Sprites):
         for name, code in zip(self.words, latents[:, 0, :, :, 0].unbind(-1), strict=True):
             book = self._codes_of(name)
             parts.append(book[(code - self.first[name]).clamp(0, len(book) - 1)])
-        return self.draw(torch.cat(parts, dim=-1), *size)  # words of a thing stand in the order of its numbers
+        *things, colour, slope = parts  # words of a thing stand in the order of its numbers
+        ground = torch.cat([colour.unsqueeze(-1), slope.view(*slope.shape[:-1], COLOURS, 2)], dim=-1)
+        return self.draw(torch.cat([*things, ground.flatten(-2)], dim=-1), *size)
 
     @torch.no_grad()
     def calibrate(self, videos: Iterable[Tensor]) -> None:
@@ -111,7 +118,7 @@ class Model(Sprites):
                     line = torch.linspace(0, 1, len(book))[:, None]
                     book.copy_(numbers.min() + line * (numbers.max() - numbers.min()))
                 else:
-                    book.copy_(k_means(numbers, len(book), cosine=False))
+                    book.copy_(k_means(numbers, len(book), cosine=False, spread=True))  # most grounds are one of three greys
 
     def measure(self, latents: Tensor) -> dict[str, float]:
         return use_of(latents, self.codebook_size)
@@ -125,4 +132,5 @@ class Model(Sprites):
         parts: list[Tensor] = []
         for thing in self.things(numbers).unbind(-2):
             parts += [*torch.split(thing[..., :3], 1, dim=-1), thing[..., 3:PLACE], thing[..., PLACE:]]
-        return [*parts, numbers[..., -GROUND:]]
+        ground = numbers[..., -GROUND:].reshape(*numbers.shape[:-1], COLOURS, -1)
+        return [*parts, ground[..., 0], ground[..., 1:].flatten(-2)]
