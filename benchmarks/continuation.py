@@ -2,8 +2,9 @@
 
 Of drawn clips with one shape that moves in a direction, none of which a training has drawn, the model gets the first half and
 writes the rest, as `generate --first-frames` does: with the clip's caption, and again without a word. What is judged is the rest
-alone, from the last frame that was given on, by the eyes of the world's judge: the way of the one thing that is there. The same is
-asked of the clips themselves, which says how good these eyes are.
+alone, from the last frame that was given on, by the eyes of the world's judge: the way of the one thing that is there; and how far
+it is from the clip's own rest. The same is asked of the clips themselves, which says how good these eyes are, and of what the
+tokenizer gives back of them, which no continuation can surpass.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from torch import Tensor
 from theseus_core.beginnings import can_be_given
 from theseus_core.data.clip import Clip
 from theseus_core.data.sources.world import World, WorldSettings
+from theseus_core.device import autocast
+from theseus_core.losses import psnr
 from theseus_core.pipeline import TextToVideo, to_frames
 from theseus_core.render.sheets import comparison
 from theseus_core.world.motion import DIRECTIONS
@@ -78,13 +81,23 @@ def measure(pipe: TextToVideo, count: int, sampler: str | None, folder: Path | N
     clips = unseen(count, d.frames, d.height, d.width)
     given = can_be_given(pipe.tokenizer, (d.frames + 1) // 2, d.frames)
     videos = {"the clips themselves": clips.videos}
+    videos["through the tokenizer"] = reconstructed(pipe, clips.videos)
     for words, name in ((True, "with the caption"), (False, "without a word")):
         videos[name] = continued(pipe, clips, given, words, sampler)
         if folder is not None:
             draw(clips, videos[name], folder / f"{name.replace(' ', '-')}.png")
     found = {name: [way_of(video[:, given - 1 :]) for video in some] for name, some in videos.items()}
     right = {name: sum(map(str.__eq__, ways, clips.ways)) for name, ways in found.items()}
-    return {"frames": d.frames, "given": given, "sampler": sampler or d.sampler, "clips": count, "right": right}
+    rest = clips.videos[:, :, given:]
+    near = {name: float(psnr(video[:, :, given:], rest).mean()) for name, video in videos.items() if video is not clips.videos}
+    return {"frames": d.frames, "given": given, "sampler": sampler or d.sampler, "clips": count, "right": right, "psnr": near}
+
+
+def reconstructed(pipe: TextToVideo, videos: Tensor) -> Tensor:
+    size = (videos.shape[3], videos.shape[4])
+    with torch.no_grad(), autocast(pipe.device, pipe.dtype):
+        parts = [pipe.tokenizer.decode(pipe.tokenizer.encode(part), size=size) for part in videos.to(pipe.device).split(AT_ONCE)]
+    return torch.cat(parts).float().cpu().clamp(-1, 1)
 
 
 def draw(clips: Unseen, made: Tensor, path: Path) -> None:
@@ -109,7 +122,8 @@ def main() -> None:
         return
     print(f"{figures['given']} of {figures['frames']} frames given, the rest written by the {figures['sampler']} decoder")
     for name, right in figures["right"].items():
-        print(f"{name:22} the direction is right in {right} of {figures['clips']}")
+        near = f", {figures['psnr'][name]:.1f} dB from the clip's own rest" if name in figures["psnr"] else ""
+        print(f"{name:22} the direction is right in {right} of {figures['clips']}{near}")
 
 
 if __name__ == "__main__":
