@@ -76,7 +76,7 @@ class Window:
 
 def windows(tokenizer: VideoTokenizer, generator: Generator, frames: int, at_once: int, given: int = 0) -> list[Window]:
     """In which parts a video is made: as one, or, of more frames than a generator that continues clips was trained on, in windows
-    of so many, half of which, or more, are there already.
+    of so many, which begin with half a window, or more, of what is there by then.
 
     Args:
         at_once: the frames that it was trained on.
@@ -110,7 +110,8 @@ def check_first_frames(tokenizer: VideoTokenizer, count: int, frames: int) -> No
         TheseusError: the hint names the nearest number that it can.
     """
     if (most := can_be_given(tokenizer, count, frames)) != count:
-        raise TheseusError(f"a video of {frames} frames cannot begin with so many frames: {count}", hint=f"it can with {most}")
+        hint = f"it can with {most}" if count < frames else f"it can with {most}, and one of more frames with more"
+        raise TheseusError(f"a video of {frames} frames cannot begin with so many frames: {count}", hint=hint)
 
 
 def check_latents(latents: Tensor, count: int, tokenizer: VideoTokenizer, generator: Generator) -> None:

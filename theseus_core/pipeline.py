@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from theseus_core import offload as offloading
 from theseus_core.beginnings import (
     STRENGTH,
+    Window,
     check_first_frames,
     check_given,
     check_latents,
     check_one_or_each,
     complete_size,
+    long_enough,
     noise_of,
     starting_noise,
     windows,
@@ -279,12 +281,13 @@ class TextToVideo:
             video: (1 or B, C, T, H, W) in [-1, 1] to begin from, noised as far as `strength` says.
             strength: the share of the steps that change the video, in (0, 1]; None for 0.8.
             first_frames: (1 or B, C, T', H, W) in [-1, 1] that the videos begin with, for models that continue a clip; T' as
-                `beginnings.can_be_given` says. Such a model makes more frames than it was trained on in `beginnings.windows`.
+                `beginnings.can_be_given` says. The videos then have `beginnings.long_enough` frames unless others are asked for.
+                More frames than those of `defaults` such a model makes in `beginnings.windows`.
             dynamic_guidance: guidance grows with the steps, from none.
             cache: the error that a step may have where the generator is not evaluated, see `diffusion.caching`; 0.02 halves the
                 time of 50 steps. `cached` then says what was left out.
             temperature, top_k, top_p: how codes are drawn; see `CodeSettings`.
-            progress: called with (done, total) after each step.
+            progress: called with (done, total) after each step; in windows, with the frames that are there, and all.
 
         Returns:
             (B, C, T, H, W) float in [-1, 1], on the CPU.
@@ -298,6 +301,8 @@ class TextToVideo:
         check_given(self.generator, image is not None, video is not None, first_frames is not None, strength)
         if latents is not None:
             check_latents(latents, len(prompts), self.tokenizer, self.generator)
+        if first_frames is not None and frames is None and latents is None:
+            frames = long_enough(self.tokenizer, first_frames.shape[2], self.defaults.frames)
         asked = {"frames": frames, "height": height, "width": width}
         given = image if first_frames is None else first_frames[:, :, 0]
         size = complete_size(asked, latents, video if given is None else given, self.tokenizer)
@@ -328,28 +333,26 @@ class TextToVideo:
             self._packable = False
         made = None if first_frames is None else first_frames.float().cpu().expand(len(prompts), -1, -1, -1, -1)
         plan = windows(self.tokenizer, self.generator, settings.frames, self.defaults.frames, 0 if made is None else made.shape[2])
-        for number, window in enumerate(plan):
-            start = window.start // self.tokenizer.time_factor
+        every, written = self.tokenizer.time_factor, None
+        for window in plan:
+            start, known = window.start // every, -(-window.known // every)
+            if made is not None and (written is None or every > 1):  # else each frame has the latents that it was written with
+                written = self._latents(made[:, :, window.start :])
+            before = {} if written is None else {"given": written[:, :, -known:]}
             own = noise[:, :, start : start + self.tokenizer.latent_shape(window.frames, *size_of_frame)[1] + spare]
-            before = {} if made is None else {"given": self._latents(made[:, :, window.start :])}
-            part = self._make(own, text, negative, settings, spare, extra | before, _of_parts(progress, number, len(plan)))
+            tell = progress if len(plan) == 1 else _in_frames(progress, window, settings.frames)
+            written = self._write(own, text, negative, settings, extra | before, tell)[:, :, spare:]
+            part = self._decoded(written, size_of_frame)
             made = part if made is None else torch.cat([made, part[:, :, window.known :]], dim=2)
         assert made is not None
         return made
 
-    def _make(
-        self,
-        noise: Tensor,
-        text: Text,
-        negative: Text,
-        settings: Settings,
-        spare: int,
-        extra: dict[str, Any],
-        progress: Progress | None,
+    def _write(
+        self, noise: Tensor, text: Text, negative: Text, settings: Settings, extra: dict[str, Any], progress: Progress | None
     ) -> Tensor:
-        """What becomes of noise (B, Z, t, h, w): (B, 3, T, H, W) in [-1, 1], on the CPU."""
+        """What the generator makes of noise (B, Z, t, h, w) and words: latents of that shape."""
         with self._computing():
-            made = self._at_work(self.generator).sample(
+            return self._at_work(self.generator).sample(
                 noise.to(self.device),
                 text,
                 negative,
@@ -358,9 +361,13 @@ class TextToVideo:
                 sampler=settings.sampler,
                 progress=progress,
                 **extra,
-            )[:, :, spare:]
-            chunk = DECODED_AT_ONCE if self.tokenizer.exact_in_chunks and made.shape[2] > DECODED_AT_ONCE else None
-            decoded = self._at_work(self.tokenizer).decode(made, chunk=chunk, size=(settings.height, settings.width)).float().cpu()
+            )
+
+    def _decoded(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        """Frames of `size` in [-1, 1], on the CPU."""
+        chunk = DECODED_AT_ONCE if self.tokenizer.exact_in_chunks and latents.shape[2] > DECODED_AT_ONCE else None
+        with self._computing():
+            decoded = self._at_work(self.tokenizer).decode(latents, chunk=chunk, size=size).float().cpu()
         self._refuse_what_is_no_number(decoded)
         return decoded.clamp(-1, 1)
 
@@ -439,11 +446,12 @@ def _of_codes(settings: Settings) -> dict[str, Any]:
     return {name: value for name in CodeSettings.model_fields if (value := getattr(settings, name)) is not None}
 
 
-def _of_parts(progress: Progress | None, number: int, count: int) -> Progress | None:
-    """The progress of one of several equal parts."""
-    if progress is None or count == 1:
-        return progress
-    return lambda done, total: progress(number * total + done, count * total)
+def _in_frames(progress: Progress | None, window: Window, frames: int) -> Progress | None:
+    """The progress of a window as that of a video of so many frames."""
+    if progress is None:
+        return None
+    first, new = window.start + window.known, window.frames - window.known
+    return lambda done, total: progress(first + new * done // total, frames)
 
 
 def _joined(texts: Sequence[Text]) -> Text:

@@ -124,14 +124,14 @@ def fit_to_video(pipe: TextToVideo, settings: Settings, video: Path, frames: int
 
 
 def fit_to_first_frames(pipe: TextToVideo, settings: Settings, clip: Path, frames: int | None) -> tuple[Settings, int]:
-    """The settings, with as many frames as leave room to go on from a clip, unless a number was asked for; and how many of the
-    frames are the clip's.
+    """The settings, with as many frames as leave room to go on from a clip at their rate, unless a number was asked for; and how
+    many of the frames are the clip's.
 
     Raises:
         TheseusError: it cannot be read, is very long, or so few frames were asked for that nothing would be new.
     """
     most = settings.frames if frames is not None else LONGEST + 1
-    there = len(read(clip, most, (settings.height, settings.width)).frames)
+    there = len(read(clip, most, (settings.height, settings.width), settings.fps).frames)
     if frames is None and there > LONGEST:
         hint = "--frames N takes of its first as many as leave something to be made"
         raise TheseusError(f"only a clip of up to {LONGEST} frames is continued as a whole, not: {clip}", hint=hint)
@@ -208,7 +208,7 @@ def _continued(pipe: TextToVideo, recipe: Recipe) -> Tensor | None:
     """(1, C, T', H, W): as many of the first frames as can be given."""
     if recipe.first_frames is None:
         return None
-    frames = read(_unchanged(recipe.first_frames, recipe), recipe.frames, (recipe.height, recipe.width)).frames
+    frames = read(_unchanged(recipe.first_frames, recipe), recipe.frames, (recipe.height, recipe.width), recipe.fps).frames
     return to_video(frames[: can_be_given(pipe.tokenizer, len(frames), recipe.frames)]).unsqueeze(0)
 
 

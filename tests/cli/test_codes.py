@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_a_clip_is_continued(theseus: Theseus, here: Path) -> None:
     changed = theseus("replay", "on.avi.json")
     assert changed.code == 1 and "has changed since the video was made from it: clip.gif" in changed.err
     with pytest.raises(TheseusError, match="cannot begin with so many frames: 5"):
-        pipe.generate("a red square", first_frames=torch.cat([first, first[:, :, :2]], dim=2))
+        pipe.generate("a red square", first_frames=torch.cat([first, first[:, :, :2]], dim=2), frames=5)
 
 
 def test_a_clip_longer_than_the_model_makes_is_continued_as_a_whole(
@@ -160,8 +161,8 @@ def test_a_clip_longer_than_the_model_makes_is_continued_as_a_whole(
     assert len(read(Path("on.avi"), 99).frames) == 11
     assert "the same bytes" in theseus("replay", "on.avi.json").err
     pipe = TextToVideo.load("runs/transformer", dtype="fp32")
-    made = pipe.sample(["a red square"], first_frames=given, frames=11, sampler="causal")
-    assert torch.equal(made[:, :, :9], given)
+    made = pipe.sample(["a red square"], first_frames=given, sampler="causal")
+    assert made.shape[2] == 11 and torch.equal(made[:, :, :9], given)
     z, t, h, w = pipe.tokenizer.latent_shape(11, 16, 16)
     noise = starting_noise((z, t, h, w), [0])[:, :, 6:]
     last = pipe.sample(["a red square"], first_frames=given[:, :, 6:], latents=noise, height=16, width=16, sampler="causal")
@@ -173,15 +174,47 @@ def test_a_clip_longer_than_the_model_makes_is_continued_as_a_whole(
     assert "continuing the first 4 frames of clip.avi, 1 are new" in result.err
 
 
-def test_more_frames_than_the_model_learned_are_made_in_windows(here: Path) -> None:
+@pytest.mark.parametrize("sampler", ["masked", "causal"])
+def test_more_frames_than_the_model_learned_are_made_in_windows(here: Path, sampler: str) -> None:
+    """Each goes on from the codes that were written, and not from what can be seen of them."""
     pipe = TextToVideo.load("runs/transformer", dtype="fp32")
+    prompts = ["a red square", "a blue square"]
     seen: list[tuple[int, int]] = []
-    made = pipe.sample(["a red square", "a blue square"], frames=11, steps=3, progress=lambda *at: seen.append(at))
+    known: list[torch.Tensor] = []
+    written: list[torch.Tensor] = []
+    write = pipe.generator.sample
+
+    def watched(*args: Any, **kwargs: Any) -> torch.Tensor:
+        known.extend([kwargs["given"]] if "given" in kwargs else [])
+        written.append(write(*args, **kwargs))
+        return written[-1]
+
+    with patch.object(pipe.generator, "sample", watched):
+        made = pipe.sample(prompts, frames=11, sampler=sampler, progress=lambda *at: seen.append(at))
     assert made.shape == (2, 3, 11, 16, 16)
+    assert [codes.shape[2] for codes in written] == [5] * 4 and len(known) == 3
+    assert all(torch.equal(before[:, :, 2:], given) for before, given in zip(written, known, strict=False))
+    done, total = zip(*seen, strict=True)
+    assert list(done) == sorted(done) and done[-1] == 11 and set(total) == {11}
     noise = torch.cat([starting_noise(pipe.tokenizer.latent_shape(11, 16, 16), [0])] * 2)[:, :, :5]
-    assert torch.equal(pipe.sample(["a red square", "a blue square"], latents=noise, height=16, width=16, steps=3), made[:, :, :5])
-    shares = [done / total for done, total in seen]
-    assert shares == sorted(shares) and shares[-1] == 1 and len(seen) == 12
+    assert torch.equal(pipe.sample(prompts, latents=noise, height=16, width=16, sampler=sampler), made[:, :, :5])
+
+
+def test_where_a_code_stands_for_several_frames_each_window_is_encoded_anew(here: Path) -> None:
+    torch.manual_seed(0)
+    small = {"codebook_size": 32, "code_width": 16, "lookup_width": 4, "width": 32, "encoder_blocks": 1, "decoder_blocks": 1}
+    pipe = TextToVideo.load("runs/transformer", dtype="fp32")
+    tokenizer = build("tokenizers", "vqvae", "tiny", small)
+    assert isinstance(tokenizer, VideoTokenizer) and tokenizer.time_factor == 4
+    pipe.tokenizer = tokenizer.eval()
+    pipe.defaults = pipe.defaults.model_copy(update={"frames": 9})
+    first = torch.rand(1, 3, 5, 16, 16) * 2 - 1
+    prompts = ["a red square", "a blue square"]
+    made = pipe.sample(prompts, first_frames=first, frames=13, steps=3)
+    assert made.shape == (2, 3, 13, 16, 16) and torch.equal(made[:, :, :5], first.expand(2, -1, -1, -1, -1))
+    noise = torch.cat([starting_noise(pipe.tokenizer.latent_shape(13, 16, 16), [0])] * 2)[:, :, 1:]
+    last = pipe.sample(prompts, first_frames=made[:, :, 4:9], latents=noise, height=16, width=16, steps=3)
+    assert torch.equal(made[:, :, 9:], last[:, :, 5:])
 
 
 @pytest.mark.parametrize(("preset", "every"), [("debug", 1), ("tiny", 4)])
@@ -196,7 +229,7 @@ def test_windows_follow_one_another_without_a_gap(preset: str, every: int) -> No
             there = given
             for window in found:
                 assert window.start + window.known == there and window.start % every == 0
-                assert window.known > 0 or there == 0
+                assert window.known >= min(there, 1 + 2 * every)
                 assert window.frames == min(at_once, frames)
                 there = window.start + window.frames
             assert there == frames

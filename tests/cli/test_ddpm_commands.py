@@ -117,11 +117,11 @@ def test_a_frozen_clip_and_captions_that_are_too_long_for_it(theseus: Theseus, d
 @pytest.mark.parametrize(
     ("flags", "expected", "note"),
     [
-        ("--size 64x96 --fps 24 --seconds 2", (48, 96, 64, 24), "it makes 49 frames at once, of which the last 1 are cut off"),
-        ("--size 96x64 --fps 30 --seconds 1", (30, 64, 96, 30), "33 frames at once"),
+        ("--size 64x96 --fps 24 --seconds 2", (48, 96, 64, 24), "it makes 49 frames, of which the last 1 are cut off"),
+        ("--size 96x64 --fps 30 --seconds 1", (30, 64, 96, 30), "33 frames, of which the last 3 are"),
         ("--size 64 --fps 12.5 --seconds 0.4", (5, 64, 64, Fraction(25, 2)), ""),
         ("--size 80x64 --frames 9 --fps 8", (9, 64, 80, 8), ""),
-        ("--size 16 --fps 8 --seconds 10", (80, 16, 16, 8), "81 frames at once"),
+        ("--size 16 --fps 8 --seconds 10", (80, 16, 16, 8), "81 frames, of which the last 1 are"),
         ("--size 1024x32 --frames 5", (5, 32, 1024, 8), ""),
     ],
 )

@@ -88,7 +88,9 @@ def generate(
     top_p: Annotated[
         float | None, typer.Option("--top-p", help="Draw from the codes that together are so likely.", rich_help_panel=CODES)
     ] = None,
-    frames: Annotated[int | None, typer.Option("--frames", help="Number of frames.", show_default="the model's")] = None,
+    frames: Annotated[
+        int | None, typer.Option("--frames", help="Number of frames.", show_default="the model's; with a clip to continue, more")
+    ] = None,
     size: Annotated[str | None, typer.Option("--size", help="128, or WIDTHxHEIGHT: 720x480.", show_default="the model's")] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Frames a second of the file.", show_default="the model's")] = None,
     seconds: Annotated[
@@ -158,7 +160,8 @@ def generate(
         settings = fit_to_video(pipe, settings, video, frames)
     if first_frames:
         settings, used = fit_to_first_frames(pipe, settings, first_frames, frames)
-        console.say(f"continuing the first {used} frames of {first_frames}, {settings.frames - used} are new")
+        length = settings.frames if seconds is None else pipe.frames_of(seconds, fps)[0]
+        console.say(f"continuing the first {used} frames of {first_frames}, {length - used} are new")
     if cache_check and not settings.cache:
         raise TheseusError("without a cache there is nothing to check: --cache-check", hint="--cache 0.02")
     common = given | {"seconds": seconds} | describe(pipe, name, settings, quantize.value, offload.value, compile)
@@ -233,6 +236,7 @@ def read_prompts(path: Path) -> list[str]:
 
 def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
     """Say what works with what, and which words it cannot know."""
+    from theseus_core.beginnings import windows
     from theseus_core.model_folder import find_model, unfinished
     from theseus_core.quantize import what_it_gains
 
@@ -240,9 +244,11 @@ def introduce(pipe: TextToVideo, recipe: Recipe, prompts: list[str]) -> None:
     shape = f"{kept} frames of {recipe.width}x{recipe.height} at {recipe.fps:g} fps"
     steps = "" if recipe.sampler in pipe.generator.stepless else f"{recipe.steps} steps of "
     how = f"{steps}{recipe.sampler}, guidance {recipe.guidance_scale:g}"
-    console.say(f"model: {recipe.model} on {recipe.device} in {recipe.dtype}: {shape}, {how}")
+    at_once = pipe.defaults.frames
+    parts = f", in windows of {at_once}" if len(windows(pipe.tokenizer, pipe.generator, recipe.frames, at_once)) > 1 else ""
+    console.say(f"model: {recipe.model} on {recipe.device} in {recipe.dtype}: {shape}{parts}, {how}")
     if kept < recipe.frames:
-        console.say(f"it makes {recipe.frames} frames at once, of which the last {recipe.frames - kept} are cut off")
+        console.say(f"it makes {recipe.frames} frames, of which the last {recipe.frames - kept} are cut off")
     if recipe.image:
         console.say(f"the first frame: the middle of {recipe.image} at {recipe.width}x{recipe.height}")
     if recipe.video:

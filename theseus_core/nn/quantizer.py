@@ -240,7 +240,8 @@ def k_means(z: Tensor, size: int, cosine: bool, rounds: int = 10, spread: bool =
     """`size` centres (size, K) of vectors (n, K); a centre that nothing is nearest to moves onto a random vector.
 
     Args:
-        spread: begin with vectors that lie apart, and not where most vectors lie.
+        spread: begin with vectors that lie apart, for what is rare to have centres too: those that begin where most vectors lie
+            stay there.
     """
     centres = _apart(z, size) if spread else z[_some(len(z), size, z.device)]
     for _ in range(rounds):

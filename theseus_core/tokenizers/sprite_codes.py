@@ -107,6 +107,8 @@ class Model(Sprites):
     def calibrate(self, videos: Iterable[Tensor]) -> None:
         """Fit the codes to what is seen in the clips; the same clips give the same codes."""
         seen = torch.cat([self.numbers(video).flatten(0, 1).float().cpu() for video in videos])  # (n, Z)
+        if not seen.isfinite().all():
+            raise TheseusError("what is told of frames are no numbers", hint="the training has diverged: a lower train.lr")
         by_word: dict[str, list[Tensor]] = {}
         for name, part in zip(self.words, self._parts(seen), strict=True):
             by_word.setdefault(name, []).append(part)
@@ -118,7 +120,7 @@ class Model(Sprites):
                     line = torch.linspace(0, 1, len(book))[:, None]
                     book.copy_(numbers.min() + line * (numbers.max() - numbers.min()))
                 else:
-                    book.copy_(k_means(numbers, len(book), cosine=False, spread=True))  # most grounds are one of three greys
+                    book.copy_(k_means(numbers, len(book), cosine=False, spread=True))
 
     def measure(self, latents: Tensor) -> dict[str, float]:
         return use_of(latents, self.codebook_size)
