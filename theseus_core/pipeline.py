@@ -322,8 +322,7 @@ class TextToVideo:
         if first_frames is not None:
             check_one_or_each(first_frames, len(prompts))
             check_first_frames(self.tokenizer, first_frames.shape[2], settings.frames)
-        size_of_frame = (settings.height, settings.width)
-        z, t, h, w = self.tokenizer.latent_shape(settings.frames, *size_of_frame)
+        z, t, h, w = self.tokenizer.latent_shape(settings.frames, settings.height, settings.width)
         spare = -t % self.generator.patch_frames  # frames in front that fill up a patch
         noise = noise_of((z, t + spare, h, w), seed, len(prompts), latents)
         text, negative = self._encode(list(prompts), negative_prompt)
@@ -331,18 +330,33 @@ class TextToVideo:
         if self._packable and settings.steps * extra.get("strength", 1.0) >= PACKED_FROM:
             pack(self.generator)
             self._packable = False
-        made = None if first_frames is None else first_frames.float().cpu().expand(len(prompts), -1, -1, -1, -1)
+        given = None if first_frames is None else first_frames.float().cpu().expand(len(prompts), -1, -1, -1, -1)
+        return self._in_windows(noise, text, negative, settings, spare, given, extra, progress)
+
+    def _in_windows(
+        self,
+        noise: Tensor,
+        text: Text,
+        negative: Text,
+        settings: Settings,
+        spare: int,
+        made: Tensor | None,
+        extra: dict[str, Any],
+        progress: Progress | None,
+    ) -> Tensor:
+        """Go on from what is made, (B, C, T', H, W), as `beginnings.windows` says, to (B, C, T, H, W)."""
+        size, every = (settings.height, settings.width), self.tokenizer.time_factor
         plan = windows(self.tokenizer, self.generator, settings.frames, self.defaults.frames, 0 if made is None else made.shape[2])
-        every, written = self.tokenizer.time_factor, None
+        written: Tensor | None = None
         for window in plan:
             start, known = window.start // every, -(-window.known // every)
             if made is not None and (written is None or every > 1):  # else each frame has the latents that it was written with
                 written = self._latents(made[:, :, window.start :])
             before = {} if written is None else {"given": written[:, :, -known:]}
-            own = noise[:, :, start : start + self.tokenizer.latent_shape(window.frames, *size_of_frame)[1] + spare]
+            own = noise[:, :, start : start + self.tokenizer.latent_shape(window.frames, *size)[1] + spare]
             tell = progress if len(plan) == 1 else _in_frames(progress, window, settings.frames)
             written = self._write(own, text, negative, settings, extra | before, tell)[:, :, spare:]
-            part = self._decoded(written, size_of_frame)
+            part = self._decoded(written, size)
             made = part if made is None else torch.cat([made, part[:, :, window.known :]], dim=2)
         assert made is not None
         return made
